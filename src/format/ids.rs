@@ -1,0 +1,151 @@
+//! Identifiers: what names a chunk, a pack, a manifest, a record, a content.
+//!
+//! Each is a newtype over the 32 bytes of a BLAKE3 digest, so that one is never taken for another.
+//! As text they are 64 lower-case hexadecimal digits, in JSON a string of the same.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// Length in bytes of every digest that the format uses.
+pub const DIGEST_BYTES: usize = 32;
+
+/// A text that is not an identifier.
+#[derive(Debug, thiserror::Error)]
+#[error("`{text}` is not an identifier: expected {expected} hexadecimal digits")]
+pub struct IdError {
+    text: String,
+    expected: usize,
+}
+
+macro_rules! identifier {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(pub [u8; DIGEST_BYTES]);
+
+        impl $name {
+            /// The digest of `bytes`.
+            pub fn of(bytes: &[u8]) -> Self {
+                Self(*blake3::hash(bytes).as_bytes())
+            }
+
+            /// The digest as bytes.
+            pub fn as_bytes(&self) -> &[u8; DIGEST_BYTES] {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write_hex(&self.0, f)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!(stringify!($name), "({})"), self)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = IdError;
+            fn from_str(text: &str) -> Result<Self, IdError> {
+                parse_hex(text).map(Self)
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+            }
+        }
+    };
+}
+
+identifier! {
+    /// Names a chunk: BLAKE3 of its plain bytes.
+    ChunkId
+}
+identifier! {
+    /// Names a pack: BLAKE3 of the whole file.
+    PackId
+}
+identifier! {
+    /// Names a manifest: BLAKE3 of the whole file.
+    ManifestId
+}
+identifier! {
+    /// BLAKE3 of one file's content.
+    BlobDigest
+}
+identifier! {
+    /// Digest of a tree: names, kinds, executable bits, contents; no times (FORMAT.md, "Tree digest").
+    TreeDigest
+}
+identifier! {
+    /// BLAKE3 of a history record's line, newline left out.
+    RecordDigest
+}
+
+fn write_hex(bytes: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    for byte in bytes {
+        write!(f, "{byte:02x}")?;
+    }
+    Ok(())
+}
+
+/// Lower-case hexadecimal digits of `bytes`.
+pub fn to_hex(bytes: &[u8]) -> String {
+    use fmt::Write as _;
+    let mut text = String::with_capacity(bytes.len() * 2);
+    for byte in bytes {
+        write!(text, "{byte:02x}").expect("writing to a string cannot go wrong");
+    }
+    text
+}
+
+fn parse_hex<const N: usize>(text: &str) -> Result<[u8; N], IdError> {
+    let wrong = || IdError { text: text.chars().take(80).collect(), expected: N * 2 };
+    let digits = text.as_bytes();
+    if digits.len() != N * 2 {
+        return Err(wrong());
+    }
+    let mut bytes = [0; N];
+    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+        *byte = digit(pair[0]).ok_or_else(wrong)? << 4 | digit(pair[1]).ok_or_else(wrong)?;
+    }
+    Ok(bytes)
+}
+
+/// Lower case only: one value has one text, so that a flipped bit is never another spelling.
+fn digit(byte: u8) -> Option<u8> {
+    match byte {
+        b'0'..=b'9' => Some(byte - b'0'),
+        b'a'..=b'f' => Some(byte - b'a' + 10),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_identifier_is_its_text_and_back() {
+        let id = ChunkId::of(b"one");
+        assert_eq!(id.to_string().parse::<ChunkId>().unwrap(), id);
+        assert_eq!(id.to_string(), to_hex(id.as_bytes()));
+        for wrong in ["", "ab", &"AB".repeat(32), &"zz".repeat(32), &"é".repeat(32)] {
+            assert!(wrong.parse::<ChunkId>().is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,325 @@
+//! The stored form of a manifest: a header, a table of sections, the sections.
+//!
+//! Everything is checked on the way in: a manifest that was parsed can be walked without a check.
+
+use serde_json::{Value, json};
+
+use super::super::canonical::{self, CanonicalError};
+use super::super::codec::{self, CodecError};
+use super::super::ids::{BlobDigest, ChunkId, DIGEST_BYTES, ManifestId};
+use super::{
+    ChunkRef, DEPTH_MAX, ENTRY_COUNT_MAX, ENTRY_NAME_BYTES_MAX, Entry, FileEntry, Manifest, Mtime,
+    Node, PATH_BYTES_MAX, Tree,
+};
+
+const MAGIC: [u8; 8] = *b"MFSMANI\x01";
+const SECTION_LINE_BYTES: usize = 24;
+const ENTRY_BYTES: usize = 72;
+const CHUNK_BYTES: usize = DIGEST_BYTES + 4;
+/// Largest section, decoded.
+const SECTION_BYTES_MAX: u64 = 1 << 30;
+/// Plain bytes of one zstd frame of a section.
+const FRAME_BYTES: usize = 4 << 20;
+
+const METADATA: u32 = 1;
+const ENTRIES: u32 = 2;
+const NAMES: u32 = 3;
+const CHUNKS: u32 = 4;
+const SECTIONS: [u32; 4] = [METADATA, ENTRIES, NAMES, CHUNKS];
+
+const DIRECTORY: u8 = 0;
+const FILE: u8 = 1;
+const SYMLINK: u8 = 2;
+const EXECUTABLE: u8 = 1;
+
+/// Why bytes are not a manifest.
+#[derive(Debug, thiserror::Error)]
+pub enum ManifestError {
+    #[error("not a manifest of version 1, or cut off")]
+    Header,
+    #[error("section {kind} is damaged: {why}")]
+    Section { kind: u32, why: &'static str },
+    #[error("section {kind}: {source}")]
+    Codec { kind: u32, source: CodecError },
+    #[error("its metadata: {0}")]
+    Metadata(#[from] CanonicalError),
+    #[error("entry {index}: {why}")]
+    Entry { index: usize, why: &'static str },
+    #[error("its tree has another digest than it says")]
+    Digest,
+    #[error("{found} {what}, at most {most}")]
+    Limit { what: &'static str, most: usize, found: usize },
+}
+
+impl Manifest {
+    /// The file's bytes, and their name.
+    pub fn encode(&self) -> (Vec<u8>, ManifestId) {
+        let sections = [
+            self.metadata_bytes(),
+            encode_entries(&self.tree),
+            self.tree.names.clone(),
+            encode_chunks(&self.tree.chunks),
+        ];
+        let mut table = Vec::new();
+        let mut body = Vec::new();
+        for (kind, plain) in SECTIONS.into_iter().zip(&sections) {
+            let before = body.len();
+            for frame in plain.chunks(FRAME_BYTES) {
+                let stored = codec::compress(frame);
+                let bytes = u32::try_from(stored.len()).expect("a frame is at most some MiB");
+                body.extend_from_slice(&bytes.to_le_bytes());
+                body.extend_from_slice(&stored);
+            }
+            table.extend_from_slice(&kind.to_le_bytes());
+            table.extend_from_slice(&[0; 4]);
+            table.extend_from_slice(&(plain.len() as u64).to_le_bytes());
+            table.extend_from_slice(&((body.len() - before) as u64).to_le_bytes());
+        }
+        let mut bytes = MAGIC.to_vec();
+        bytes.extend_from_slice(&table);
+        bytes.extend_from_slice(&body);
+        let id = ManifestId::of(&bytes);
+        (bytes, id)
+    }
+
+    fn metadata_bytes(&self) -> Vec<u8> {
+        let (model, version, digest) = (&self.model, self.version, self.digest);
+        let head = json!({
+            "digest": digest, "metadata": self.metadata, "model": model, "version": version,
+        });
+        canonical::encode(&head).into_bytes()
+    }
+
+    /// Parses the file's bytes and checks that they are a whole tree (M2). The caller has compared
+    /// the digest of `bytes` with the name.
+    ///
+    /// # Errors
+    /// Says what is not as it must be; nothing is allocated on the word of a damaged length.
+    pub fn parse(bytes: &[u8]) -> Result<Self, ManifestError> {
+        let [metadata, entries, names, chunks] = read_sections(bytes)?;
+        let head: Value = canonical::parse(&metadata)?;
+        let field = |name: &str| head.get(name).cloned().unwrap_or(Value::Null);
+        let text = |name: &str| field(name).as_str().unwrap_or_default().to_owned();
+        let wrong = ManifestError::Section { kind: METADATA, why: "a name or digest is missing" };
+        let (Ok(model), Ok(version), Ok(digest)) =
+            (text("model").parse(), text("version").parse(), text("digest").parse())
+        else {
+            return Err(wrong);
+        };
+        let entries = decode_entries(&entries)?;
+        let tree = Tree { entries, names, chunks: decode_chunks(&chunks)? };
+        check_tree(&tree)?;
+        let manifest = Self { model, version, digest, metadata: field("metadata"), tree };
+        if manifest.tree.digest() != digest {
+            return Err(ManifestError::Digest);
+        }
+        Ok(manifest)
+    }
+}
+
+/// The four sections, decoded.
+fn read_sections(bytes: &[u8]) -> Result<[Vec<u8>; 4], ManifestError> {
+    let table_bytes = SECTION_LINE_BYTES * SECTIONS.len();
+    let (head, mut body) =
+        bytes.split_at_checked(MAGIC.len() + table_bytes).ok_or(ManifestError::Header)?;
+    let (magic, table) = head.split_at(MAGIC.len());
+    if magic != MAGIC {
+        return Err(ManifestError::Header);
+    }
+    let mut sections = [const { Vec::new() }; 4];
+    for ((kind, line), section) in
+        SECTIONS.into_iter().zip(table.chunks_exact(SECTION_LINE_BYTES)).zip(&mut sections)
+    {
+        let wrong = |why| ManifestError::Section { kind, why };
+        if line[..4] != kind.to_le_bytes() || line[4..8] != [0; 4] {
+            return Err(wrong("it is not of the kind expected there"));
+        }
+        let (plain_bytes, stored_bytes) = (u64_at(line, 8), u64_at(line, 16));
+        if SECTION_BYTES_MAX < plain_bytes {
+            return Err(wrong("it says that it is larger than 1 GiB"));
+        }
+        let stored_bytes = usize::try_from(stored_bytes).unwrap_or(usize::MAX);
+        let (stored, rest) = body.split_at_checked(stored_bytes).ok_or(wrong("it is cut off"))?;
+        let plain_bytes = usize::try_from(plain_bytes).expect("checked above");
+        *section = read_frames(kind, stored, plain_bytes)?;
+        body = rest;
+    }
+    if !body.is_empty() {
+        return Err(ManifestError::Section { kind: CHUNKS, why: "bytes follow the last section" });
+    }
+    Ok(sections)
+}
+
+fn read_frames(kind: u32, mut stored: &[u8], bytes: usize) -> Result<Vec<u8>, ManifestError> {
+    let cut = ManifestError::Section { kind, why: "a frame is cut off" };
+    let mut plain = Vec::new();
+    while plain.len() < bytes {
+        let Some((length, rest)) = stored.split_first_chunk::<4>() else { return Err(cut) };
+        let length = u32::from_le_bytes(*length) as usize;
+        let Some((frame, rest)) = rest.split_at_checked(length) else { return Err(cut) };
+        let start = plain.len();
+        plain.resize(bytes.min(start + FRAME_BYTES), 0);
+        codec::decompress(frame, &mut plain[start..])
+            .map_err(|source| ManifestError::Codec { kind, source })?;
+        stored = rest;
+    }
+    if !stored.is_empty() {
+        return Err(ManifestError::Section { kind, why: "bytes follow its last frame" });
+    }
+    Ok(plain)
+}
+
+fn encode_entries(tree: &Tree) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(tree.entries.len() * ENTRY_BYTES);
+    for entry in &tree.entries {
+        let (kind, flags, place, size, digest) = match &entry.node {
+            Node::Directory { first, count } => (DIRECTORY, 0, (*first, *count), 0, [0; 32]),
+            Node::Symlink { target } => (SYMLINK, 0, (target.start, target.end), 0, [0; 32]),
+            Node::File(file) => {
+                let flags = if file.executable { EXECUTABLE } else { 0 };
+                (FILE, flags, (file.chunk_first, file.chunk_count), file.bytes, file.digest.0)
+            }
+        };
+        bytes.extend_from_slice(&[kind, flags, 0, 0]);
+        for number in [entry.name.start, entry.name.end, place.0, place.1, entry.mtime.nanos] {
+            bytes.extend_from_slice(&number.to_le_bytes());
+        }
+        bytes.extend_from_slice(&entry.mtime.seconds.to_le_bytes());
+        bytes.extend_from_slice(&size.to_le_bytes());
+        bytes.extend_from_slice(&digest);
+    }
+    bytes
+}
+
+fn decode_entries(bytes: &[u8]) -> Result<Vec<Entry>, ManifestError> {
+    let count = bytes.len() / ENTRY_BYTES;
+    if !bytes.len().is_multiple_of(ENTRY_BYTES) || count == 0 {
+        return Err(ManifestError::Section { kind: ENTRIES, why: "it holds no whole entries" });
+    }
+    if ENTRY_COUNT_MAX < count {
+        return Err(ManifestError::Limit { what: "entries", most: ENTRY_COUNT_MAX, found: count });
+    }
+    let mut entries = Vec::with_capacity(count);
+    for (index, line) in bytes.chunks_exact(ENTRY_BYTES).enumerate() {
+        let (first, second) = (u32_at(line, 12), u32_at(line, 16));
+        let digest = line[40..].try_into().expect("the rest of an entry is a digest");
+        let (bytes, digest) = (u64_at(line, 32), BlobDigest(digest));
+        let node = match line[..4] {
+            [DIRECTORY, 0, 0, 0] => Node::Directory { first, count: second },
+            [SYMLINK, 0, 0, 0] => Node::Symlink { target: first..second },
+            [FILE, flags @ (0 | EXECUTABLE), 0, 0] => Node::File(FileEntry {
+                executable: flags == EXECUTABLE,
+                bytes,
+                digest,
+                chunk_first: first,
+                chunk_count: second,
+            }),
+            _ => return Err(ManifestError::Entry { index, why: "of an unknown kind" }),
+        };
+        let mtime = Mtime { nanos: u32_at(line, 20), seconds: u64_at(line, 24).cast_signed() };
+        entries.push(Entry { name: u32_at(line, 4)..u32_at(line, 8), mtime, node });
+    }
+    Ok(entries)
+}
+
+fn encode_chunks(chunks: &[ChunkRef]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(chunks.len() * CHUNK_BYTES);
+    for chunk in chunks {
+        bytes.extend_from_slice(chunk.id.as_bytes());
+        bytes.extend_from_slice(&chunk.bytes.to_le_bytes());
+    }
+    bytes
+}
+
+fn decode_chunks(bytes: &[u8]) -> Result<Vec<ChunkRef>, ManifestError> {
+    if !bytes.len().is_multiple_of(CHUNK_BYTES) {
+        return Err(ManifestError::Section { kind: CHUNKS, why: "it holds no whole lines" });
+    }
+    let chunk = |line: &[u8]| {
+        let id = ChunkId(line[..DIGEST_BYTES].try_into().expect("a line starts with a digest"));
+        ChunkRef { id, bytes: u32_at(line, DIGEST_BYTES) }
+    };
+    Ok(bytes.chunks_exact(CHUNK_BYTES).map(chunk).collect())
+}
+
+/// Checks M2 and every range, in one pass over the entries.
+fn check_tree(tree: &Tree) -> Result<(), ManifestError> {
+    // Depth and length of the path above each entry.
+    let mut above = vec![(0_usize, 0_usize); tree.entries.len()];
+    let (mut next_entry, mut next_chunk) = (1, 0);
+    for (index, entry) in tree.entries.iter().enumerate() {
+        let wrong = |why| ManifestError::Entry { index, why };
+        check_text(&entry.name, tree).map_err(wrong)?;
+        if 999_999_999 < entry.mtime.nanos {
+            return Err(wrong("its time has more than 999,999,999 nanoseconds"));
+        }
+        let (depth, path_bytes) = above[index];
+        let path_bytes = path_bytes + entry.name.len() + 1;
+        if DEPTH_MAX < depth || PATH_BYTES_MAX < path_bytes {
+            return Err(wrong("its path is too deep or too long"));
+        }
+        match &entry.node {
+            Node::Directory { first, count } => {
+                let end = first.checked_add(*count).ok_or(wrong("its entries do not exist"))?;
+                let children = *first as usize..end as usize;
+                if children.start != next_entry || above.len() < children.end {
+                    return Err(wrong("its entries are not those that come next"));
+                }
+                above[children.clone()].fill((depth + 1, path_bytes));
+                check_names(tree, children).map_err(wrong)?;
+                next_entry = end as usize;
+            }
+            Node::File(file) => {
+                let end = file.chunk_first.checked_add(file.chunk_count);
+                let chunks = tree.chunks.get(file.chunk_first as usize..end.unwrap_or(0) as usize);
+                let chunks = chunks.ok_or(wrong("its chunks do not exist"))?;
+                let sum: u64 = chunks.iter().map(|chunk| u64::from(chunk.bytes)).sum();
+                if file.chunk_first as usize != next_chunk || sum != file.bytes {
+                    return Err(wrong("its chunks do not add up"));
+                }
+                next_chunk += chunks.len();
+            }
+            Node::Symlink { target } => check_text(target, tree).map_err(wrong)?,
+        }
+    }
+    let root = ManifestError::Entry { index: 0, why: "the root is not an unnamed directory" };
+    match tree.entries[0] {
+        Entry { ref name, node: Node::Directory { .. }, .. } if name.is_empty() => {}
+        _ => return Err(root),
+    }
+    if next_entry != tree.entries.len() || next_chunk != tree.chunks.len() {
+        return Err(ManifestError::Entry { index: next_entry, why: "in no directory" });
+    }
+    Ok(())
+}
+
+fn check_text(range: &std::ops::Range<u32>, tree: &Tree) -> Result<(), &'static str> {
+    let fits = range.start <= range.end && range.end as usize <= tree.names.len();
+    if fits { Ok(()) } else { Err("its name or target is out of range") }
+}
+
+fn check_names(tree: &Tree, children: std::ops::Range<usize>) -> Result<(), &'static str> {
+    let mut before: &[u8] = &[];
+    for entry in &tree.entries[children] {
+        check_text(&entry.name, tree)?;
+        let name = tree.text(&entry.name);
+        let plain = !name.contains(&b'/') && !name.contains(&0) && name != b"." && name != b"..";
+        if !plain || ENTRY_NAME_BYTES_MAX < name.len() {
+            return Err("an entry has a name that no file can have");
+        }
+        // The empty name is caught here as well: nothing is less than it.
+        if name <= before {
+            return Err("its entries are not sorted, or two have one name");
+        }
+        before = name;
+    }
+    Ok(())
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
+}

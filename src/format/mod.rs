@@ -1,0 +1,14 @@
+//! Bytes and types: everything that is stored or sent has its one definition here.
+//!
+//! Pure: no file is opened, no clock is read. What comes in is checked, what goes out is canonical.
+//! FORMAT.md beside this file describes every byte.
+#![doc = include_str!("FORMAT.md")]
+
+pub mod canonical;
+pub mod codec;
+pub mod config;
+pub mod ids;
+pub mod manifest;
+pub mod names;
+pub mod pack;
+pub mod record;

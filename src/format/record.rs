@@ -1,0 +1,247 @@
+//! History records: one operation each, one line of canonical JSON, chained by digest.
+//!
+//! Invariant H1: `prev` is the digest of the line before, so no record can be changed, removed,
+//! inserted or moved without breaking the chain.
+//! Invariant H2: `check` is a digest of the rest of the line, so that damage to the newest record,
+//! which nothing follows yet, is seen as well.
+//! The state of a store (models, versions, aliases, access) is the sum of its records.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::canonical::{self, CanonicalError};
+use super::ids::{ManifestId, RecordDigest, TreeDigest, to_hex};
+use super::names::{AliasName, ModelName, VersionNumber};
+
+/// Longest line of a record, in bytes. A longer message belongs into a file of the version.
+pub const RECORD_BYTES_MAX: usize = 256 << 10;
+
+/// Bytes of the digest that `check` shows.
+const CHECK_BYTES: usize = 16;
+
+/// Through which door an operation came.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Door {
+    Mount,
+    Cli,
+    Http,
+    Daemon,
+}
+
+/// Who acted.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Actor {
+    /// The user's name, or the number as text where it has none.
+    pub user: String,
+    pub uid: u32,
+    pub door: Door,
+}
+
+/// Owner, group and permission bits of a directory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Access {
+    pub uid: u32,
+    pub gid: u32,
+    /// Permission bits, 0 to 0o7777.
+    pub mode: u32,
+}
+
+/// One alias of one model goes from one version to another; `None` is "not there".
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Move {
+    pub model: ModelName,
+    pub alias: AliasName,
+    pub from: Option<VersionNumber>,
+    pub to: Option<VersionNumber>,
+}
+
+/// A version came to be.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Seal {
+    pub model: ModelName,
+    pub version: VersionNumber,
+    pub manifest: ManifestId,
+    pub digest: TreeDigest,
+    /// Digest of content and declared metadata: equal fingerprints are the same snapshot.
+    pub fingerprint: TreeDigest,
+    pub message: String,
+    /// Files of the tree, `metadata.json` left out.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// What this version added to the packs, in bytes.
+    pub stored_bytes: u64,
+    /// The newest version before it.
+    pub follows: Option<VersionNumber>,
+    /// Aliases that moved to it in the same step.
+    pub moves: Vec<Move>,
+}
+
+/// What happened.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Op {
+    /// The store was made; `root` is the access of the mount's own directory.
+    Init {
+        store: String,
+        root: Access,
+    },
+    CreateModel {
+        model: ModelName,
+        access: Access,
+    },
+    /// Only of a model that never had a version.
+    RemoveModel {
+        model: ModelName,
+    },
+    /// Owner, group or mode of a model changed, or of the root where `model` is absent.
+    SetAccess {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        model: Option<ModelName>,
+        access: Access,
+    },
+    Seal(Box<Seal>),
+    /// Aliases were set, moved or removed, all in one step.
+    Retarget {
+        moves: Vec<Move>,
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        message: String,
+    },
+}
+
+impl Op {
+    /// The models that the operation concerns; none for the store itself.
+    pub fn models(&self) -> Vec<&ModelName> {
+        match self {
+            Self::Init { .. } | Self::SetAccess { model: None, .. } => Vec::new(),
+            Self::CreateModel { model, .. }
+            | Self::RemoveModel { model }
+            | Self::SetAccess { model: Some(model), .. } => vec![model],
+            Self::Seal(seal) => vec![&seal.model],
+            Self::Retarget { moves, .. } => {
+                let mut models: Vec<_> = moves.iter().map(|step| &step.model).collect();
+                models.sort();
+                models.dedup();
+                models
+            }
+        }
+    }
+}
+
+/// One entry of the history.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Record {
+    /// From 1, without gaps.
+    pub seq: u64,
+    /// Digest of the record before; of no bytes at all for the first.
+    pub prev: RecordDigest,
+    pub time: Timestamp,
+    pub actor: Actor,
+    pub op: Op,
+}
+
+/// Why a line is not a record.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    #[error(transparent)]
+    Canonical(#[from] CanonicalError),
+    #[error("no newline at the end: the record was cut off")]
+    Unended,
+    #[error("its check is `{found}`, its content asks for `{expected}`")]
+    Check { expected: String, found: String },
+    #[error("record of {bytes} bytes, at most {RECORD_BYTES_MAX}")]
+    Long { bytes: usize },
+}
+
+impl Record {
+    /// What `prev` of the first record is.
+    pub fn no_record() -> RecordDigest {
+        RecordDigest::of(b"")
+    }
+
+    /// The line of this record with its newline, and its digest.
+    ///
+    /// # Errors
+    /// `Long` where the line would be longer than [`RECORD_BYTES_MAX`].
+    pub fn encode(&self) -> Result<(Vec<u8>, RecordDigest), RecordError> {
+        let mut value = serde_json::to_value(self).expect("a record has text keys only");
+        let check = check_of(&value);
+        value["check"] = Value::String(check);
+        let mut line = canonical::encode(&value).into_bytes();
+        if RECORD_BYTES_MAX < line.len() + 1 {
+            return Err(RecordError::Long { bytes: line.len() + 1 });
+        }
+        let digest = RecordDigest::of(&line);
+        line.push(b'\n');
+        Ok((line, digest))
+    }
+
+    /// Parses a line with its newline, checks it, and gives its digest.
+    ///
+    /// # Errors
+    /// Whatever differs from what `encode` would have written.
+    pub fn parse(bytes: &[u8]) -> Result<(Self, RecordDigest), RecordError> {
+        if RECORD_BYTES_MAX < bytes.len() {
+            return Err(RecordError::Long { bytes: bytes.len() });
+        }
+        let line = bytes.strip_suffix(b"\n").ok_or(RecordError::Unended)?;
+        let mut value: Value = canonical::parse(line)?;
+        let found = match value.as_object_mut().and_then(|object| object.remove("check")) {
+            Some(Value::String(check)) => check,
+            _ => String::new(),
+        };
+        let expected = check_of(&value);
+        if found != expected {
+            return Err(RecordError::Check { expected, found });
+        }
+        let record = serde_json::from_value(value).map_err(CanonicalError::from)?;
+        Ok((record, RecordDigest::of(line)))
+    }
+}
+
+/// The check of a record: the first half of the BLAKE3 of its canonical form without `check`.
+pub(super) fn check_of(value: &Value) -> String {
+    let digest = blake3::hash(canonical::encode(value).as_bytes());
+    to_hex(&digest.as_bytes()[..CHECK_BYTES])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record() -> Record {
+        let model: ModelName = "churn".parse().unwrap();
+        let to = Some(VersionNumber::FIRST);
+        let moves = vec![Move { model, alias: "prod".parse().unwrap(), from: None, to }];
+        Record {
+            seq: 2,
+            prev: Record::no_record(),
+            time: "2026-01-02T03:04:05.000000006Z".parse().unwrap(),
+            actor: Actor { user: "ann".into(), uid: 7, door: Door::Mount },
+            op: Op::Retarget { moves, message: String::new() },
+        }
+    }
+
+    #[test]
+    fn a_record_is_its_line_and_back() {
+        let (line, digest) = record().encode().unwrap();
+        let text = std::str::from_utf8(&line).unwrap();
+        assert!(text.contains(r#""alias":"prod","from":null,"model":"churn","to":"v1""#), "{text}");
+        assert_eq!(Record::parse(&line).unwrap(), (record(), digest));
+    }
+
+    #[test]
+    fn every_flipped_bit_of_a_record_is_found() {
+        let (line, _) = record().encode().unwrap();
+        for bit in 0..line.len() * 8 {
+            let mut damaged = line.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            assert!(Record::parse(&damaged).is_err(), "bit {bit}");
+        }
+        for len in 0..line.len() {
+            assert!(Record::parse(&line[..len]).is_err(), "cut at {len}");
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! modelfs: versions of machine-learning models as ordinary directories, over a deduplicated,
+//! compressed, content-addressed store.
+//!
+//! Each module is a layer; imports go down only (README, "Architecture").
+
+pub mod chunker;
+pub mod format;
+pub mod governance;
+pub mod registry;
+pub mod store;
+pub mod sys;
