@@ -1,0 +1,94 @@
+//! What a caller can ask for, as values: the same whether they come from the mount, the command
+//! line or, over the socket, from another process.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::format::names::{AliasName, ModelName, Reference};
+
+/// What is to be sealed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// The model's draft, or the directory `sub` below it.
+    Draft { sub: Option<PathBuf> },
+    /// A directory or a file outside, by its absolute path; it is left as it is.
+    Path(PathBuf),
+}
+
+/// Seal a version.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SnapshotOptions {
+    pub model: ModelName,
+    pub source: Source,
+    pub message: String,
+    pub metrics: BTreeMap<String, Value>,
+    pub params: BTreeMap<String, Value>,
+    pub labels: BTreeMap<String, Value>,
+    pub datasets: Vec<Value>,
+    /// Moves to the new version in the same step.
+    pub alias: Option<AliasName>,
+}
+
+/// Put a version under an alias.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PromoteOptions {
+    pub reference: Reference,
+    pub alias: AliasName,
+    pub message: String,
+}
+
+/// Put an alias back: to `to`, or to what it pointed to before.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RollbackOptions {
+    pub model: ModelName,
+    pub alias: AliasName,
+    pub to: Option<Reference>,
+    pub message: String,
+}
+
+/// Write a version's files below `directory`, an absolute path that does not exist yet or is empty.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ExportOptions {
+    pub reference: Reference,
+    pub directory: PathBuf,
+}
+
+/// Check the store; with `read_data` every stored byte too.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct VerifyOptions {
+    pub read_data: bool,
+}
+
+/// Records of one model, or of the store.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HistoryOptions {
+    pub model: Option<ModelName>,
+    /// Check the whole chain and give its head.
+    pub verify: bool,
+}
+
+/// One verb with its options.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "verb", content = "options", rename_all = "snake_case")]
+pub enum Request {
+    Snapshot(SnapshotOptions),
+    List { model: Option<ModelName> },
+    Show { reference: Reference },
+    History(HistoryOptions),
+    Stats,
+    Status,
+    Promote(PromoteOptions),
+    Rollback(RollbackOptions),
+    AliasList { model: ModelName },
+    AliasRemove { model: ModelName, alias: AliasName },
+    Export(ExportOptions),
+    Verify(VerifyOptions),
+    /// Rebuild the catalog from packs, manifests and history.
+    Repair,
+    /// What the catalog holds, counted.
+    DebugCatalog,
+}

@@ -1,0 +1,335 @@
+//! The store: chunks in packs, manifests, the history, and a catalog over them.
+//!
+//! Everything but the catalog is immutable, checksummed and durable before it is referred to. The
+//! order of a commit is: packs, manifest, history record; what a crash leaves before the record is
+//! garbage that nothing refers to. Nothing here knows of models, versions or aliases.
+
+mod catalog;
+mod check;
+pub mod draft;
+
+mod error;
+mod history;
+mod layout;
+mod packs;
+mod read;
+mod write;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use parking_lot::RwLock;
+
+use crate::format::config::{CONFIG_BYTES_MAX, Config};
+use crate::format::ids::{ManifestId, to_hex};
+use crate::format::manifest::Manifest;
+use crate::format::record::Record;
+use crate::sys::io::{self as durable, Io, Put};
+use crate::sys::lock::{self, LockError, LockGuard};
+
+use catalog::Catalog;
+use packs::FinishedPack;
+use read::ReadCache;
+
+pub use catalog::{CatalogCounts, CatalogError};
+pub use check::{Finding, PackCheck};
+pub use error::StoreError;
+pub use history::{Head, History, Line};
+pub use layout::Layout;
+pub use packs::{list_named, name_of, read_footer, scan};
+pub use write::ChunkWriter;
+
+/// Largest manifest that is read: one of a million files with long names has about 150 MiB.
+const MANIFEST_BYTES_MAX: u64 = 1 << 30;
+
+/// An open store, under its lock.
+pub struct Store {
+    io: Arc<dyn Io>,
+    layout: Layout,
+    config: Config,
+    /// Written only to put a new catalog in the place of a bad one. Taken last of all locks.
+    catalog: RwLock<Catalog>,
+    read: ReadCache,
+    history: History,
+    _lock: LockGuard,
+}
+
+/// What a start made of the catalog that it found.
+#[derive(Clone, Debug, Default)]
+pub struct RebuildReport {
+    pub packs: u64,
+    pub chunks: u64,
+    /// Packs that could not be indexed whole.
+    pub damaged: Vec<(String, String)>,
+}
+
+impl Store {
+    /// Makes a store in `directory`, which does not exist or is empty.
+    ///
+    /// # Errors
+    /// `Foreign` where the directory holds something else. A store that was cut off while being
+    /// made is made anew.
+    pub fn init(io: &dyn Io, directory: &Path, now: Timestamp) -> Result<(), StoreError> {
+        let layout = Layout::new(directory);
+        let failed = |e| StoreError::io("create", directory, e);
+        if !directory.exists() {
+            // Parents of the store are the user's business, but a missing one is made.
+            make_parents(io, directory).map_err(failed)?;
+        }
+        let known: Vec<_> = layout.directories().into_iter().chain([layout.lock()]).collect();
+        let entries = io.list(directory).map_err(failed)?;
+        if entries.iter().any(|entry| !known.contains(entry)) {
+            return Err(StoreError::Foreign { directory: directory.to_owned() });
+        }
+        for path in layout.directories() {
+            durable::ensure_directory(io, &path).map_err(|e| StoreError::io("create", &path, e))?;
+        }
+        let id = to_hex(&durable::random_bytes::<16>().map_err(failed)?);
+        let bytes = Config::new(id, now).encode();
+        // Last: where the configuration is, all else is.
+        let path = layout.config();
+        durable::write_durably(io, &layout.temporary(), &path, &bytes, Put::IfAbsent)
+            .map_err(|e| StoreError::io("write", &path, e))
+    }
+
+    /// Takes the lock of the store in `directory`, opens it, and removes what an earlier process
+    /// left half-written. `holder` is what others are told while we have it.
+    ///
+    /// # Errors
+    /// `Missing`, `Locked`, `Config`, or the file system's. A bad catalog is no error: it is made
+    /// anew, and what could not be indexed is logged.
+    pub fn open(
+        io: Arc<dyn Io>,
+        directory: &Path,
+        holder: &str,
+        cache_bytes: u64,
+    ) -> Result<Self, StoreError> {
+        let layout = Layout::new(directory);
+        if !layout.config().exists() {
+            return Err(StoreError::Missing { directory: directory.to_owned() });
+        }
+        let lock = lock::acquire(&layout.lock(), holder).map_err(|error| match error {
+            LockError::Held { pid, holder } => {
+                StoreError::Locked { directory: directory.to_owned(), pid, holder }
+            }
+            LockError::Io(source) => StoreError::io("lock", &layout.lock(), source),
+        })?;
+        let path = layout.config();
+        let bytes = durable::read_file(&*io, &path, CONFIG_BYTES_MAX as u64)
+            .map_err(|e| StoreError::io("read", &path, e))?;
+        let config = Config::parse(&bytes).map_err(|source| StoreError::Config { path, source })?;
+        for path in layout.directories() {
+            durable::ensure_directory(&*io, &path)
+                .map_err(|e| StoreError::io("create", &path, e))?;
+        }
+        clear_temporary(&*io, &layout)?;
+        let (catalog, sound) = open_catalog(&*io, &layout)?;
+        let history = History::new(io.clone(), layout.clone());
+        let read = ReadCache::new(cache_bytes);
+        let store =
+            Self { io, layout, config, catalog: RwLock::new(catalog), read, history, _lock: lock };
+        if !sound {
+            store.rebuild_catalog()?;
+        }
+        Ok(store)
+    }
+
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    pub fn io(&self) -> &Arc<dyn Io> {
+        &self.io
+    }
+
+    pub fn history(&self) -> &History {
+        &self.history
+    }
+
+    /// Replays the history, by way of the catalog where that helps.
+    ///
+    /// # Errors
+    /// As [`History::replay`].
+    pub fn replay(&self, visit: impl FnMut(&Line)) -> Result<Head, StoreError> {
+        let catalog = self.catalog.read();
+        let newest = catalog.newest_record().unwrap_or(0);
+        // The newest line decides whether the catalog speaks of this history at all.
+        let agrees = newest != 0
+            && match (self.history.read(newest)?, catalog.record(newest)) {
+                (Some(file), Ok(Some(line))) => file == line || is_damaged_copy(&file, &line),
+                _ => false,
+            };
+        let head = self.history.replay(agrees.then_some(&*catalog), visit)?;
+        if !agrees || newest < head.seq {
+            self.keep_records(&catalog, if agrees { newest + 1 } else { 1 }, head.seq);
+        }
+        Ok(head)
+    }
+
+    fn keep_records(&self, catalog: &Catalog, first: u64, last: u64) {
+        for seq in first..=last {
+            let line = self.history.read(seq).ok().flatten();
+            if let Some(Err(error)) = line.map(|line| catalog.add_record(seq, &line)) {
+                log::warn!("{error}; it will be made anew at the next start");
+                return;
+            }
+        }
+    }
+
+    /// Appends a record, the commit point of every operation, and tells the catalog.
+    ///
+    /// # Errors
+    /// As [`History::append`].
+    pub fn append(&self, head: Head, record: Record) -> Result<Line, StoreError> {
+        let line = self.history.append(head, record)?;
+        let catalog = self.catalog.read();
+        let told = catalog.add_record(line.record.seq, &line.bytes).and_then(|()| catalog.flush());
+        if let Err(error) = told {
+            log::warn!("{error}; the history has the record, the next start makes a new catalog");
+        }
+        Ok(line)
+    }
+
+    /// A record's line, newline and all; from the catalog where that has it.
+    ///
+    /// # Errors
+    /// `RecordMissing`, or the file system's.
+    pub fn record_line(&self, seq: u64) -> Result<Vec<u8>, StoreError> {
+        if let Ok(Some(line)) = self.catalog.read().record(seq) {
+            return Ok(line);
+        }
+        self.history.read(seq)?.ok_or(StoreError::RecordMissing { seq })
+    }
+
+    /// Reads, checks and parses a manifest.
+    ///
+    /// # Errors
+    /// `ManifestMissing`, `ManifestDamaged`, or the file system's.
+    pub fn load_manifest(&self, id: &ManifestId) -> Result<Manifest, StoreError> {
+        load_manifest(&*self.io, &self.layout, id)
+    }
+
+    /// Makes the catalog anew from the packs and the history.
+    ///
+    /// # Errors
+    /// When the file system refuses. A damaged pack is indexed as far as its records go, and named.
+    pub fn rebuild_catalog(&self) -> Result<RebuildReport, StoreError> {
+        let mut catalog = self.catalog.write();
+        let directory = self.layout.catalog();
+        *catalog = Catalog::replace(&*self.io, &directory).map_err(StoreError::Catalog)?;
+        self.read.clear();
+        let mut report = RebuildReport::default();
+        for (id, bytes) in packs::list(&*self.io, &self.layout)? {
+            let path = self.layout.pack(&id);
+            let lines = match packs::read_footer(&*self.io, &path) {
+                Ok(lines) => lines,
+                Err(error) => {
+                    let why = std::error::Error::source(&error).map(ToString::to_string);
+                    let why = why.unwrap_or_else(|| error.to_string());
+                    report.damaged.push((self.layout.name_of(&path), why));
+                    packs::scan(&*self.io, &path).unwrap_or_default()
+                }
+            };
+            catalog.add_pack(id, bytes, &lines).map_err(StoreError::Catalog)?;
+            report.packs += 1;
+            report.chunks += lines.len() as u64;
+        }
+        catalog.flush().map_err(StoreError::Catalog)?;
+        Ok(report)
+    }
+
+    /// Counts what the catalog holds.
+    pub fn catalog_counts(&self) -> Result<CatalogCounts, StoreError> {
+        self.catalog.read().counts().map_err(StoreError::Catalog)
+    }
+
+    /// Hands the catalog's news to the kernel before the end; the lock goes with the store.
+    pub fn close(self) {
+        if let Err(error) = self.catalog.read().flush() {
+            log::warn!("{error}; it will be made anew at the next start");
+        }
+    }
+
+    /// Tells the catalog of a pack that is durable. Where it cannot be told, chunks may be stored
+    /// twice and reads search the packs, until the next start.
+    fn index_pack(&self, pack: &FinishedPack) {
+        if let Err(error) = self.catalog.read().add_pack(pack.id, pack.bytes, &pack.lines) {
+            log::warn!("{error}; the next start makes a new one");
+        }
+    }
+}
+
+/// Reads, checks and parses a manifest without a store's lock.
+///
+/// # Errors
+/// As [`Store::load_manifest`].
+pub fn load_manifest(
+    io: &dyn Io,
+    layout: &Layout,
+    id: &ManifestId,
+) -> Result<Manifest, StoreError> {
+    let manifest = *id;
+    let path = layout.manifest(id);
+    let bytes = match durable::read_file(io, &path, MANIFEST_BYTES_MAX) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Err(StoreError::ManifestMissing { manifest });
+        }
+        Err(error) => return Err(StoreError::io("read", &path, error)),
+    };
+    if ManifestId::of(&bytes) != manifest {
+        let why = "its bytes have another digest".to_owned();
+        return Err(StoreError::ManifestDamaged { manifest, why });
+    }
+    Manifest::parse(&bytes).map_err(|source| StoreError::ManifestUnreadable { manifest, source })
+}
+
+/// Whether `file` is no record any more while `line`, the catalog's copy, still is one: then the
+/// store can go on serving, and `verify` names the file.
+fn is_damaged_copy(file: &[u8], line: &[u8]) -> bool {
+    match (Record::parse(file), Record::parse(line)) {
+        (Err(error), Ok((record, _))) => {
+            log::error!("history record {} is damaged: {error}; going on with a copy", record.seq);
+            true
+        }
+        _ => false,
+    }
+}
+
+fn make_parents(io: &dyn Io, directory: &Path) -> std::io::Result<()> {
+    if let Some(parent) = directory.parent().filter(|parent| !parent.exists()) {
+        make_parents(io, parent)?;
+    }
+    durable::ensure_directory(io, directory)
+}
+
+/// Removes what an earlier process wrote and gave no name.
+fn clear_temporary(io: &dyn Io, layout: &Layout) -> Result<(), StoreError> {
+    let directory = layout.temporary();
+    for path in io.list(&directory).map_err(|e| StoreError::io("list", &directory, e))? {
+        io.remove_tree(&path).map_err(|e| StoreError::io("remove", &path, e))?;
+    }
+    Ok(())
+}
+
+/// Opens the catalog and says whether it covers exactly the packs that are there.
+fn open_catalog(io: &dyn Io, layout: &Layout) -> Result<(Catalog, bool), StoreError> {
+    let there = packs::list(io, layout)?;
+    let directory = layout.catalog();
+    let why = match Catalog::open(io, &directory) {
+        Ok(catalog) => match catalog.packs() {
+            Ok(known) if known == there => return Ok((catalog, true)),
+            Ok(_) => "it speaks of other packs than there are".to_owned(),
+            Err(error) => error.to_string(),
+        },
+        Err(error) => error.to_string(),
+    };
+    log::info!("making a new catalog: {why}");
+    let catalog = Catalog::replace(io, &directory).map_err(StoreError::Catalog)?;
+    Ok((catalog, false))
+}

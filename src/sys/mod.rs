@@ -1,0 +1,8 @@
+//! The operating system: files that are written durably, locks, descriptors, identities, mounts.
+//!
+//! Every `unsafe` and every fsync of the project is below this module; nothing here knows of models.
+
+pub mod at;
+pub mod io;
+pub mod lease;
+pub mod lock;
