@@ -6,6 +6,7 @@
 pub mod chunker;
 pub mod format;
 pub mod governance;
+pub mod ops;
 pub mod registry;
 pub mod store;
 pub mod sys;

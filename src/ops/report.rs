@@ -207,14 +207,23 @@ pub struct HistoryReport {
 pub enum Report {
     Snapshot(SnapshotReport),
     Models(Vec<ModelSummary>),
-    Versions { model: ModelName, versions: Vec<VersionSummary> },
+    Versions {
+        model: ModelName,
+        versions: Vec<VersionSummary>,
+    },
     /// A version's `metadata.json`, with the aliases that point to it.
-    Version { summary: Box<VersionSummary>, metadata: Value },
+    Version {
+        summary: Box<VersionSummary>,
+        metadata: Value,
+    },
     History(HistoryReport),
     Stats(StatsReport),
     Status(Box<StatusReport>),
     Retarget(RetargetReport),
-    Aliases { model: ModelName, aliases: Vec<AliasSummary> },
+    Aliases {
+        model: ModelName,
+        aliases: Vec<AliasSummary>,
+    },
     Export(ExportReport),
     Verify(VerifyReport),
     Repair(RepairReport),

@@ -76,15 +76,24 @@ pub struct HistoryOptions {
 #[serde(tag = "verb", content = "options", rename_all = "snake_case")]
 pub enum Request {
     Snapshot(SnapshotOptions),
-    List { model: Option<ModelName> },
-    Show { reference: Reference },
+    List {
+        model: Option<ModelName>,
+    },
+    Show {
+        reference: Reference,
+    },
     History(HistoryOptions),
     Stats,
     Status,
     Promote(PromoteOptions),
     Rollback(RollbackOptions),
-    AliasList { model: ModelName },
-    AliasRemove { model: ModelName, alias: AliasName },
+    AliasList {
+        model: ModelName,
+    },
+    AliasRemove {
+        model: ModelName,
+        alias: AliasName,
+    },
     Export(ExportOptions),
     Verify(VerifyOptions),
     /// Rebuild the catalog from packs, manifests and history.

@@ -1,12 +1,13 @@
 //! Checking a store: every pack, by its footer or byte by byte. Reads only, repairs nothing.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::Store;
 use super::error::StoreError;
 use super::packs;
 use crate::format::codec;
+use crate::format::config::{CONFIG_BYTES_MAX, Config};
 use crate::format::ids::{ChunkId, PackId};
 use crate::format::pack;
 use crate::sys::io as durable;
@@ -30,6 +31,49 @@ pub struct PackCheck {
 }
 
 impl Store {
+    /// Reads the configuration again.
+    pub fn check_config(&self) -> Option<Finding> {
+        let path = self.layout.config();
+        let place = self.layout.name_of(&path);
+        let bytes = match durable::read_file(&*self.io, &path, CONFIG_BYTES_MAX as u64) {
+            Ok(bytes) => bytes,
+            Err(error) => return Some(Finding { place, what: error.to_string() }),
+        };
+        match Config::parse(&bytes) {
+            Ok(config) if config == self.config => None,
+            Ok(_) => Some(Finding { place, what: "it is another than when it was opened".into() }),
+            Err(error) => Some(Finding { place, what: error.to_string() }),
+        }
+    }
+
+    /// Number and bytes of the packs.
+    ///
+    /// # Errors
+    /// When they cannot be listed.
+    pub fn pack_totals(&self) -> Result<(u64, u64), StoreError> {
+        let packs = packs::list(&*self.io, &self.layout)?;
+        Ok((packs.len() as u64, packs.iter().map(|(_, bytes)| bytes).sum()))
+    }
+
+    /// The files that lie where manifests do.
+    ///
+    /// # Errors
+    /// When they cannot be listed.
+    pub fn manifest_paths(&self) -> Result<Vec<PathBuf>, StoreError> {
+        packs::list_named(&*self.io, &self.layout.manifests())
+    }
+
+    /// Bytes of all manifests.
+    ///
+    /// # Errors
+    /// When they cannot be listed.
+    pub fn manifest_bytes(&self) -> Result<u64, StoreError> {
+        let paths = self.manifest_paths()?;
+        let bytes =
+            |path: &PathBuf| self.io.file_bytes(path).map_err(|e| StoreError::io("stat", path, e));
+        paths.iter().map(bytes).sum()
+    }
+
     /// Checks all packs; with `read_data` every byte of them. `advance` hears of bytes done.
     ///
     /// # Errors

@@ -248,8 +248,8 @@ impl Store {
         self.catalog.read().counts().map_err(StoreError::Catalog)
     }
 
-    /// Hands the catalog's news to the kernel before the end; the lock goes with the store.
-    pub fn close(self) {
+    /// Hands the news of the catalog to the kernel.
+    pub fn flush(&self) {
         if let Err(error) = self.catalog.read().flush() {
             log::warn!("{error}; it will be made anew at the next start");
         }

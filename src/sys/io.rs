@@ -85,7 +85,9 @@ impl Io for Real {
             // Some file systems know no flags: a hard link is put-if-absent as well.
             Err(nix::errno::Errno::EINVAL) => {
                 fs::hard_link(from, to)?;
-                fs::remove_file(from)
+                // The name is there: what is left of the other one is removed at the next start.
+                let _ = fs::remove_file(from);
+                Ok(())
             }
             done => Ok(done?),
         }

@@ -3,6 +3,11 @@
 //! Every `unsafe` and every fsync of the project is below this module; nothing here knows of models.
 
 pub mod at;
+pub mod identity;
 pub mod io;
 pub mod lease;
 pub mod lock;
+pub mod mount;
+pub mod process;
+pub mod socket;
+pub mod users;

@@ -29,7 +29,7 @@ pub const ENTRY_NAME_BYTES_MAX: usize = 255;
 pub const METADATA_NAME: &[u8] = b"metadata.json";
 
 /// Index of an entry within its manifest.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct EntryIndex(pub u32);
 
 impl EntryIndex {
@@ -127,7 +127,7 @@ impl Tree {
         self.entries[directory.at()].node = Node::Directory { first, count };
     }
 
-    /// Says what a file holds. Files must be set in the order of their entries.
+    /// Says what a file holds. Files may be set in any order, each once.
     pub fn set_file(
         &mut self,
         file: EntryIndex,
@@ -141,6 +141,11 @@ impl Tree {
         self.chunks.extend_from_slice(chunks);
         let entry = FileEntry { executable, bytes, digest, chunk_first, chunk_count };
         self.entries[file.at()].node = Node::File(entry);
+    }
+
+    /// Says when an entry was last written.
+    pub fn set_mtime(&mut self, entry: EntryIndex, mtime: Mtime) {
+        self.entries[entry.at()].mtime = mtime;
     }
 
     /// A file of which nothing is known yet; `set_file` follows.
@@ -245,6 +250,18 @@ impl Tree {
         }
     }
 
+    /// Puts the chunks in the order of their files (M2).
+    fn order_chunks(&mut self) {
+        let mut ordered = Vec::with_capacity(self.chunks.len());
+        for entry in &mut self.entries {
+            let Node::File(file) = &mut entry.node else { continue };
+            let place = file.chunk_first as usize..(file.chunk_first + file.chunk_count) as usize;
+            file.chunk_first = u32::try_from(ordered.len()).expect("chunks are limited");
+            ordered.extend_from_slice(&self.chunks[place]);
+        }
+        self.chunks = ordered;
+    }
+
     /// The digest of names, kinds, executable bits and contents; times and the generated
     /// `metadata.json` are left out. FORMAT.md, "Tree digest".
     pub fn digest(&self) -> TreeDigest {
@@ -281,7 +298,8 @@ impl Tree {
 
 impl Manifest {
     /// A manifest of `tree`, which is complete.
-    pub fn new(model: ModelName, version: VersionNumber, metadata: Value, tree: Tree) -> Self {
+    pub fn new(model: ModelName, version: VersionNumber, metadata: Value, mut tree: Tree) -> Self {
+        tree.order_chunks();
         let digest = tree.digest();
         Self { model, version, digest, metadata, tree }
     }

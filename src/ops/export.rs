@@ -1,0 +1,145 @@
+//! Exporting: a version's files as plain files in a directory of the caller's.
+//!
+//! Invariant E1: the directory has its name only once everything in it is whole: each chunk was
+//! compared with its digest on the way.
+
+use std::ffi::OsStr;
+use std::fs::{self, File, FileTimes, OpenOptions};
+use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::{Context, ExportOptions, ExportReport, OpsError, Progress, Workspace};
+use crate::format::manifest::{Entry, Manifest, Mtime, Node};
+use crate::sys::identity;
+
+const FILE_MODE: u32 = 0o666;
+const EXECUTABLE_MODE: u32 = 0o777;
+
+impl Workspace {
+    /// Writes a version's files, with the caller's rights where those are to be assumed.
+    pub(super) fn export(
+        &self,
+        context: &Context,
+        options: &ExportOptions,
+        progress: &dyn Progress,
+    ) -> Result<ExportReport, OpsError> {
+        let summary = self.resolve(context, &options.reference)?;
+        let manifest = self.manifest(&summary.manifest)?;
+        progress.begin("exporting", summary.bytes);
+        let write = || self.write_tree(&manifest, &options.directory, progress);
+        let (files, bytes) = if context.assume {
+            let caller = &context.caller;
+            identity::run_as(caller.uid, caller.gid, &caller.groups, write)
+                .map_err(|e| OpsError::file("act as the caller on", &options.directory, e))??
+        } else {
+            write()?
+        };
+        Ok(ExportReport {
+            model: options.reference.model.clone(),
+            version: summary.version,
+            directory: options.directory.clone(),
+            files,
+            bytes,
+        })
+    }
+
+    fn write_tree(
+        &self,
+        manifest: &Manifest,
+        directory: &Path,
+        progress: &dyn Progress,
+    ) -> Result<(u64, u64), OpsError> {
+        if fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_some()) {
+            return Err(OpsError::NotEmpty { path: directory.to_owned() });
+        }
+        let partial = partial_of(directory)?;
+        fs::create_dir(&partial).map_err(|e| OpsError::file("create", &partial, e))?;
+        let written = self.write_entries(manifest, &partial, progress).and_then(|counts| {
+            fs::rename(&partial, directory)
+                .map_err(|e| OpsError::file("rename to", directory, e))?;
+            Ok(counts)
+        });
+        if written.is_err() {
+            // Best effort: the error says more than a second one would.
+            let _ = fs::remove_dir_all(&partial);
+        }
+        written
+    }
+
+    fn write_entries(
+        &self,
+        manifest: &Manifest,
+        root: &Path,
+        progress: &dyn Progress,
+    ) -> Result<(u64, u64), OpsError> {
+        let mut entries = Vec::new();
+        manifest.walk(|path, index, entry| {
+            entries.push((root.join(OsStr::from_bytes(path)), index, entry));
+        });
+        let (mut files, mut bytes) = (0, 0);
+        for (path, index, entry) in &entries {
+            let failed = |e| OpsError::file("write", path, e);
+            match &entry.node {
+                Node::Directory { .. } => fs::create_dir(path).map_err(failed)?,
+                Node::Symlink { .. } => {
+                    let target = OsStr::from_bytes(manifest.target(*index));
+                    std::os::unix::fs::symlink(target, path).map_err(failed)?;
+                }
+                Node::File(file) => {
+                    let mode = if file.executable { EXECUTABLE_MODE } else { FILE_MODE };
+                    let mut out = OpenOptions::new()
+                        .write(true)
+                        .create_new(true)
+                        .mode(mode)
+                        .open(path)
+                        .map_err(failed)?;
+                    for chunk in manifest.chunks(file) {
+                        out.write_all(&self.store.read_chunk(chunk)?).map_err(failed)?;
+                        progress.advance(u64::from(chunk.bytes));
+                    }
+                    set_time(&out, entry).map_err(failed)?;
+                    (files, bytes) = (files + 1, bytes + file.bytes);
+                }
+            }
+        }
+        // Directories last, and the deepest first: filling them moved their times.
+        for (path, _, entry) in entries.iter().rev() {
+            if matches!(entry.node, Node::Directory { .. }) {
+                File::open(path)
+                    .and_then(|directory| set_time(&directory, entry))
+                    .map_err(|e| OpsError::file("set the time of", path, e))?;
+            }
+        }
+        Ok((files, bytes))
+    }
+}
+
+/// Where the files are until all of them are there: beside the directory.
+fn partial_of(directory: &Path) -> Result<PathBuf, OpsError> {
+    let Some(name) = directory.file_name() else {
+        let why = format!("`{}` has no name of its own", directory.display());
+        return Err(OpsError::Option { what: "the directory", why });
+    };
+    let mut partial = name.to_owned();
+    partial.push(format!(".partial-{}", std::process::id()));
+    Ok(directory.with_file_name(partial))
+}
+
+fn set_time(file: &File, entry: &Entry) -> std::io::Result<()> {
+    file.set_times(FileTimes::new().set_modified(system_time(entry.mtime)))
+}
+
+/// A manifest's time as the system has it; before 1970 the seconds are negative.
+fn system_time(mtime: Mtime) -> SystemTime {
+    let seconds = Duration::from_secs(mtime.seconds.unsigned_abs());
+    let whole = if mtime.seconds < 0 {
+        UNIX_EPOCH.checked_sub(seconds)
+    } else {
+        UNIX_EPOCH.checked_add(seconds)
+    };
+    let nanos = Duration::from_nanos(u64::from(mtime.nanos));
+    whole.and_then(|whole| whole.checked_add(nanos)).unwrap_or(UNIX_EPOCH)
+}

@@ -1,0 +1,97 @@
+//! `metadata.json`: what a version says of itself, generated when it is sealed.
+
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+
+use super::{Context, SnapshotOptions};
+use crate::format::canonical;
+use crate::format::ids::{BlobDigest, TreeDigest, to_hex};
+use crate::format::names::VersionNumber;
+use jiff::Timestamp;
+use std::os::unix::ffi::OsStrExt;
+
+/// The schema's name and version.
+const SCHEMA: &str = "modelfs/metadata-v1";
+
+/// A file that was read and stored.
+pub(super) struct SealedFile {
+    pub bytes: u64,
+    pub digest: BlobDigest,
+    pub sha256: [u8; 32],
+}
+
+/// What a version is, apart from its files.
+pub(super) struct Facts<'a> {
+    pub options: &'a SnapshotOptions,
+    pub context: &'a Context,
+    pub at: Timestamp,
+    pub version: VersionNumber,
+    pub follows: Option<VersionNumber>,
+    pub digest: TreeDigest,
+    /// The draft's own `metadata.json`.
+    pub user: Option<Map<String, Value>>,
+}
+
+/// What the caller declared: with the tree's digest it decides whether two snapshots are the same.
+pub(super) fn declared(options: &SnapshotOptions, user: Option<&Map<String, Value>>) -> Value {
+    json!({
+        "datasets": options.datasets,
+        "labels": options.labels,
+        "message": options.message,
+        "metrics": options.metrics,
+        "params": options.params,
+        "user": user,
+    })
+}
+
+/// Equal for snapshots of the same content with the same declared metadata.
+pub(super) fn fingerprint(digest: TreeDigest, declared: &Value) -> TreeDigest {
+    let text = canonical::encode(&json!({ "declared": declared, "digest": digest }));
+    TreeDigest(blake3::derive_key("modelfs fingerprint v1", text.as_bytes()))
+}
+
+/// The metadata without its list of files: what the manifest keeps.
+pub(super) fn head(facts: &Facts<'_>) -> Value {
+    let caller = &facts.context.caller;
+    let mut head = declared(facts.options, facts.user.as_ref());
+    head["schema"] = json!(SCHEMA);
+    head["model"] = json!(facts.options.model);
+    head["version"] = json!(facts.version);
+    head["follows"] = json!(facts.follows);
+    head["digest"] = json!(facts.digest);
+    head["sealed"] = json!({
+        "at": facts.at,
+        "by": { "user": caller.user, "uid": caller.uid },
+        "door": caller.door,
+    });
+    if facts.user.is_none() {
+        head.as_object_mut().expect("made as an object").remove("user");
+    }
+    head
+}
+
+/// One line of the list of files. A path that is not UTF-8 is shown as well as can be, and in full
+/// as the hexadecimal digits of its bytes.
+pub(super) fn file_line(path: &Path, file: &SealedFile) -> Value {
+    let bytes = path.as_os_str().as_bytes();
+    let mut line = json!({
+        "path": String::from_utf8_lossy(bytes),
+        "size": file.bytes,
+        "blake3": file.digest,
+        "sha256": to_hex(&file.sha256),
+    });
+    if std::str::from_utf8(bytes).is_err() {
+        line["path_hex"] = json!(to_hex(bytes));
+    }
+    line
+}
+
+/// The bytes of `metadata.json`: one line.
+pub(super) fn encode(head: &Value, files: Vec<Value>) -> Vec<u8> {
+    let mut whole = head.clone();
+    whole["files"] = Value::Array(files);
+    let mut bytes = canonical::encode(&whole).into_bytes();
+    bytes.push(b'\n');
+    bytes
+}

@@ -1,0 +1,362 @@
+//! The verbs: everything that can be done to a store, once, for every door.
+//!
+//! The mount, the command line and the socket call the same method, which checks permission, makes
+//! the history record and publishes the new state. Nothing here prints or asks.
+//! Invariant O1: a change is published only after its record is durable, and then at once.
+
+pub mod debug;
+mod draft;
+mod error;
+mod export;
+mod metadata;
+mod model;
+mod report;
+mod request;
+mod retarget;
+mod run;
+mod show;
+mod snapshot;
+mod source;
+mod verify;
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use jiff::Timestamp;
+use parking_lot::{Mutex, RwLock, RwLockReadGuard};
+use quick_cache::sync::Cache;
+
+use crate::format::ids::ManifestId;
+use crate::format::manifest::{FileEntry, Manifest};
+use crate::format::names::ModelName;
+use crate::format::record::{Access, Actor, Op, Record};
+use crate::governance::{self, Action, Verdict};
+use crate::registry::state::State;
+use crate::store::draft::DraftTree;
+use crate::store::{Line, Store, StoreError};
+use crate::sys::io::Io;
+
+pub use crate::governance::Caller;
+pub use error::{Failure, FailureKind, OpsError};
+pub use report::*;
+pub use request::*;
+pub use retarget::{Must, Wish};
+pub use snapshot::MESSAGE_BYTES_MAX;
+
+use snapshot::Sealing;
+
+/// Manifests that are kept parsed, in entries.
+const MANIFEST_ENTRIES_MAX: u64 = 2_000_000;
+/// Estimate of the manifests that are kept, for sizing the table.
+const MANIFESTS_TYPICAL: usize = 1_024;
+/// Mode of a mount's own directory in a new store.
+const ROOT_MODE: u32 = 0o755;
+
+/// Where the time comes from.
+pub type Clock = fn() -> Timestamp;
+
+/// How a store is to be opened.
+#[derive(Clone, Debug)]
+pub struct OpenOptions {
+    pub directory: PathBuf,
+    /// Make the store where there is none.
+    pub create: bool,
+    /// What others are told while we hold the store.
+    pub holder: String,
+    /// Decoded blocks that are kept in memory, in bytes.
+    pub cache_bytes: u64,
+    pub clock: Clock,
+}
+
+/// Who asks, and when.
+#[derive(Clone, Debug)]
+pub struct Context {
+    pub caller: Caller,
+    pub now: Timestamp,
+    /// Paths outside the store are reached with the caller's rights instead of our own.
+    pub assume: bool,
+}
+
+/// Hears how far a long piece of work is.
+pub trait Progress: Sync {
+    /// A part begins that will take `bytes_total` to finish; 0 where that is not known.
+    fn begin(&self, what: &str, bytes_total: u64);
+    /// So many more bytes are done.
+    fn advance(&self, bytes: u64);
+}
+
+/// Nobody listens.
+pub struct NoProgress;
+
+impl Progress for NoProgress {
+    fn begin(&self, _: &str, _: u64) {}
+    fn advance(&self, _: u64) {}
+}
+
+/// Free and total space of the file system below a store.
+#[derive(Clone, Copy, Debug)]
+pub struct SpaceReport {
+    pub block_bytes: u64,
+    pub blocks: u64,
+    pub blocks_free: u64,
+    pub blocks_available: u64,
+    pub files: u64,
+    pub files_free: u64,
+}
+
+#[derive(Clone)]
+struct EntryWeight;
+
+impl quick_cache::Weighter<ManifestId, Arc<Manifest>> for EntryWeight {
+    fn weight(&self, _: &ManifestId, manifest: &Arc<Manifest>) -> u64 {
+        u64::from(manifest.entry_count())
+    }
+}
+
+/// An open store with its state: the one object that all doors share.
+pub struct Workspace {
+    store: Store,
+    clock: Clock,
+    /// Written only in `commit`, after the record is durable. May be taken inside `committing`.
+    state: RwLock<State>,
+    /// Held from the decision until the record is published: one change at a time.
+    committing: Mutex<()>,
+    manifests: Cache<ManifestId, Arc<Manifest>, EntryWeight>,
+    /// Drafts that were touched. No other lock is taken while it is held but the draft's own.
+    drafts: Mutex<HashMap<ModelName, DraftTree>>,
+    /// Snapshots under way. No other lock is taken while it is held.
+    sealing: Mutex<HashMap<ModelName, Arc<Sealing>>>,
+    closing: AtomicBool,
+}
+
+impl Workspace {
+    /// Opens a store, or makes it, and replays its history. `init` owns a store that is made.
+    ///
+    /// # Errors
+    /// As [`Store::open`] and [`Store::replay`].
+    pub fn open(
+        options: OpenOptions,
+        io: Arc<dyn Io>,
+        now: Timestamp,
+        init: &Caller,
+    ) -> Result<Self, OpsError> {
+        let OpenOptions { directory, create, holder, cache_bytes, clock } = options;
+        let store = match Store::open(io.clone(), &directory, &holder, cache_bytes) {
+            Err(StoreError::Missing { .. }) if create => {
+                Store::init(&*io, &directory, now)?;
+                Store::open(io, &directory, &holder, cache_bytes)?
+            }
+            opened => opened?,
+        };
+        let mut state = State::default();
+        store.replay(|line| state.apply(line))?;
+        let hasher = quick_cache::DefaultHashBuilder::default();
+        let manifests = Cache::with(
+            MANIFESTS_TYPICAL,
+            MANIFEST_ENTRIES_MAX,
+            EntryWeight,
+            hasher,
+            quick_cache::sync::DefaultLifecycle::default(),
+        );
+        let workspace = Self {
+            store,
+            clock,
+            state: RwLock::new(state),
+            committing: Mutex::new(()),
+            manifests,
+            drafts: Mutex::new(HashMap::new()),
+            sealing: Mutex::new(HashMap::new()),
+            closing: AtomicBool::new(false),
+        };
+        workspace.ensure_first_record(&Context { caller: init.clone(), now, assume: false })?;
+        workspace.finish_intents()?;
+        Ok(workspace)
+    }
+
+    /// A store without records has just been made, or was cut off while it was.
+    fn ensure_first_record(&self, context: &Context) -> Result<(), OpsError> {
+        if self.state().head().seq != 0 {
+            return Ok(());
+        }
+        let Caller { uid, gid, .. } = context.caller;
+        let root = Access { uid, gid, mode: ROOT_MODE };
+        let store = self.store.config().store.clone();
+        self.commit(context, |_| Ok(Some(Op::Init { store, root })))?;
+        Ok(())
+    }
+
+    /// What the store holds now. Hold it briefly, and never while reading or writing files.
+    pub fn state(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read()
+    }
+
+    /// The store's directory.
+    pub fn directory(&self) -> &Path {
+        self.store.layout().root()
+    }
+
+    /// A manifest, from the cache or from disk.
+    ///
+    /// # Errors
+    /// As [`Store::load_manifest`].
+    pub fn manifest(&self, id: &ManifestId) -> Result<Arc<Manifest>, OpsError> {
+        self.manifests
+            .get_or_insert_with(id, || self.store.load_manifest(id).map(Arc::new))
+            .map_err(OpsError::from)
+    }
+
+    /// Reads a file of a version from `offset` until `out` is full or the file ends; the bytes read.
+    ///
+    /// # Errors
+    /// `Store` where a stored byte that is needed is missing or damaged: never other bytes.
+    pub fn read_file(
+        &self,
+        manifest: &Manifest,
+        file: &FileEntry,
+        offset: u64,
+        out: &mut [u8],
+    ) -> Result<usize, OpsError> {
+        let mut start = 0;
+        let mut done = 0;
+        for chunk in manifest.chunks(file) {
+            let end = start + u64::from(chunk.bytes);
+            let at = offset + done as u64;
+            if start <= at && at < end && done < out.len() {
+                let within = u32::try_from(at - start).expect("within a chunk");
+                done += self.store.read_chunk_at(chunk, within, &mut out[done..])?;
+            }
+            start = end;
+        }
+        Ok(done)
+    }
+
+    /// Bytes of the history as one file of lines: of a model's records, or of all.
+    pub fn history_bytes(&self, model: Option<&ModelName>) -> u64 {
+        let state = self.state();
+        match model {
+            None => state.records().bytes(),
+            Some(name) => state.model(name).map_or(0, |model| model.records.bytes()),
+        }
+    }
+
+    /// Reads the history as one file of lines, which only ever grows.
+    ///
+    /// # Errors
+    /// As reading the records' files.
+    pub fn read_history(
+        &self,
+        model: Option<&ModelName>,
+        offset: u64,
+        out: &mut [u8],
+    ) -> Result<usize, OpsError> {
+        let (seqs, mut at) = {
+            let state = self.state();
+            let records = match model {
+                None => Some(state.records()),
+                Some(name) => state.model(name).map(|model| &model.records),
+            };
+            records.map(|records| records.within(offset, out.len() as u64)).unwrap_or_default()
+        };
+        let mut done = 0;
+        for seq in seqs {
+            let line = self.store.record_line(seq)?;
+            let skip = usize::try_from(offset.saturating_sub(at)).unwrap_or(usize::MAX);
+            let rest = line.get(skip..).unwrap_or_default();
+            let count = rest.len().min(out.len() - done);
+            out[done..done + count].copy_from_slice(&rest[..count]);
+            done += count;
+            at += line.len() as u64;
+        }
+        Ok(done)
+    }
+
+    /// Space of the file system that the store is on.
+    ///
+    /// # Errors
+    /// As `statvfs(2)`.
+    pub fn space(&self) -> std::io::Result<SpaceReport> {
+        let found = nix::sys::statvfs::statvfs(self.directory())?;
+        Ok(SpaceReport {
+            block_bytes: found.fragment_size(),
+            blocks: found.blocks(),
+            blocks_free: found.blocks_free(),
+            blocks_available: found.blocks_available(),
+            files: found.files(),
+            files_free: found.files_free(),
+        })
+    }
+
+    /// Refuses further changes and tells the catalog what is new. The lock goes when the last
+    /// holder of the workspace drops it, or the process ends.
+    pub fn close(&self) {
+        self.closing.store(true, Ordering::Release);
+        let _last = self.committing.lock();
+        self.store.flush();
+    }
+
+    /// Makes one change: `plan` looks at the state and decides, then its record is made durable and
+    /// published. `None` from `plan` means that all is as it should be. The one way to change state.
+    fn commit(
+        &self,
+        context: &Context,
+        plan: impl FnOnce(&State) -> Result<Option<Op>, OpsError>,
+    ) -> Result<Option<Line>, OpsError> {
+        let _one_at_a_time = self.committing.lock();
+        if self.closing.load(Ordering::Acquire) {
+            return Err(OpsError::Closing);
+        }
+        let (op, head, newest) = {
+            let state = self.state();
+            (plan(&state)?, state.head(), state.time())
+        };
+        let Some(op) = op else { return Ok(None) };
+        let Caller { user, uid, door, .. } = context.caller.clone();
+        let record = Record {
+            seq: head.seq + 1,
+            prev: head.digest,
+            // A clock that went back must not make the history do so.
+            time: context.now.max(newest),
+            actor: Actor { user, uid, door },
+            op,
+        };
+        let line = self.store.append(head, record)?;
+        self.state.write().apply(&line);
+        Ok(Some(line))
+    }
+}
+
+/// The access of a model, once the caller was found to be allowed `action` on it.
+fn permit(
+    state: &State,
+    context: &Context,
+    name: &ModelName,
+    action: Action,
+) -> Result<(), OpsError> {
+    let Some(model) = state.model(name) else {
+        return Err(OpsError::NoModel { model: name.clone() });
+    };
+    permit_access(context, model.access, action, name.as_str())
+}
+
+fn permit_access(
+    context: &Context,
+    access: Access,
+    action: Action,
+    what: &str,
+) -> Result<(), OpsError> {
+    match governance::may(&context.caller, access, action) {
+        Verdict::Allowed => Ok(()),
+        Verdict::Refused { needs } => Err(OpsError::Denied {
+            user: context.caller.user.clone(),
+            action: match action {
+                Action::Read => "read",
+                Action::Write => "change",
+                Action::Own => "change the access of",
+            },
+            what: what.to_owned(),
+            needs,
+        }),
+    }
+}

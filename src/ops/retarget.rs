@@ -1,0 +1,204 @@
+//! Moving aliases: the one verb behind `ln`, `mv`, `rm`, promote, rollback and alias remove.
+
+use super::{
+    Context, OpsError, PromoteOptions, RetargetReport, RollbackOptions, Workspace, permit,
+};
+use crate::format::names::{AliasName, At, ModelName, VersionNumber};
+use crate::format::record::{Move, Op, Record};
+use crate::governance::Action;
+use crate::registry::state::Model;
+
+/// What must be true of the alias before it moves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Must {
+    Any,
+    BeAbsent,
+    Exist,
+}
+
+/// Where one alias shall point; `None` removes it.
+#[derive(Clone, Debug)]
+pub struct Wish {
+    pub model: ModelName,
+    pub alias: AliasName,
+    pub to: Option<At>,
+    pub must: Must,
+}
+
+impl Model {
+    /// The move that brings an alias from where it is now to `to`.
+    pub(super) fn move_to(&self, alias: &AliasName, to: Option<VersionNumber>) -> Move {
+        let from = self.aliases.get(alias).map(|alias| alias.version);
+        Move { model: self.name.clone(), alias: alias.clone(), from, to }
+    }
+}
+
+impl Workspace {
+    /// Moves aliases, all in one record or none. What is as wished for already is left alone.
+    ///
+    /// # Errors
+    /// `NoModel`, `NoVersion`, `AliasExists`, `NoAlias`, `Denied`.
+    pub fn retarget(
+        &self,
+        context: &Context,
+        wishes: &[Wish],
+        message: &str,
+    ) -> Result<RetargetReport, OpsError> {
+        let line = self.commit(context, |state| {
+            let mut moves = Vec::new();
+            for wish in wishes {
+                permit(state, context, &wish.model, Action::Write)?;
+                let model = state.model(&wish.model).expect("permitted, so it is there");
+                let step = plan_move(model, wish)?;
+                if step.from != step.to {
+                    moves.push(step);
+                }
+            }
+            let message = message.to_owned();
+            Ok((!moves.is_empty()).then_some(Op::Retarget { moves, message }))
+        })?;
+        let Some(line) = line else { return Ok(RetargetReport { moves: Vec::new(), seq: None }) };
+        let Op::Retarget { moves, .. } = line.record.op else {
+            unreachable!("the record just made");
+        };
+        Ok(RetargetReport { moves, seq: Some(line.record.seq) })
+    }
+
+    /// Puts a version under an alias.
+    pub(super) fn promote(
+        &self,
+        context: &Context,
+        options: &PromoteOptions,
+    ) -> Result<RetargetReport, OpsError> {
+        let wish = Wish {
+            model: options.reference.model.clone(),
+            alias: options.alias.clone(),
+            to: Some(options.reference.at.clone()),
+            must: Must::Any,
+        };
+        self.retarget(context, &[wish], &options.message)
+    }
+
+    /// Puts an alias back to where it was before it was last moved forward, so that a second
+    /// rollback goes further back, or to the version that is named.
+    pub(super) fn rollback(
+        &self,
+        context: &Context,
+        options: &RollbackOptions,
+    ) -> Result<RetargetReport, OpsError> {
+        let RollbackOptions { model, alias, to, message } = options;
+        permit(&self.state(), context, model, Action::Write)?;
+        let at = match to {
+            Some(reference) if reference.model != *model => {
+                let why = format!("`{reference}` is of another model than `{model}`");
+                return Err(OpsError::Option { what: "--to", why });
+            }
+            Some(reference) => reference.at.clone(),
+            None => At::Version(self.version_before(model, alias)?),
+        };
+        let (model, alias) = (model.clone(), alias.clone());
+        let wish = Wish { model, alias, to: Some(at), must: Must::Exist };
+        self.retarget(context, &[wish], message)
+    }
+
+    /// Removes an alias.
+    pub(super) fn remove_alias(
+        &self,
+        context: &Context,
+        model: &ModelName,
+        alias: &AliasName,
+    ) -> Result<RetargetReport, OpsError> {
+        let (model, alias) = (model.clone(), alias.clone());
+        let wish = Wish { model, alias, to: None, must: Must::Exist };
+        self.retarget(context, &[wish], "")
+    }
+
+    fn version_before(
+        &self,
+        name: &ModelName,
+        alias: &AliasName,
+    ) -> Result<VersionNumber, OpsError> {
+        let seqs: Vec<u64> = {
+            let state = self.state();
+            let model =
+                state.model(name).ok_or_else(|| OpsError::NoModel { model: name.clone() })?;
+            if !model.aliases.contains_key(alias) {
+                return Err(OpsError::NoAlias { model: name.clone(), alias: alias.clone() });
+            }
+            model.records.seqs().collect()
+        };
+        let mut places = Vec::new();
+        for seq in seqs {
+            let line = self.store.record_line(seq)?;
+            let (record, _) = Record::parse(&line)
+                .map_err(|source| crate::store::StoreError::Record { seq, source })?;
+            for step in moves_of(&record.op) {
+                if step.model == *name && step.alias == *alias {
+                    follow(&mut places, step.to);
+                }
+            }
+        }
+        let none = OpsError::NoEarlierVersion { model: name.clone(), alias: alias.clone() };
+        places.iter().rev().nth(1).copied().ok_or(none)
+    }
+}
+
+/// The moves that an operation made.
+fn moves_of(op: &Op) -> &[Move] {
+    match op {
+        Op::Seal(seal) => &seal.moves,
+        Op::Retarget { moves, .. } => moves,
+        Op::Init { .. }
+        | Op::CreateModel { .. }
+        | Op::RemoveModel { .. }
+        | Op::SetAccess { .. } => &[],
+    }
+}
+
+/// Keeps the way that an alias came: a step to where it was before is a step back.
+fn follow(places: &mut Vec<VersionNumber>, to: Option<VersionNumber>) {
+    match to {
+        None => places.clear(),
+        Some(to) if places.iter().rev().nth(1) == Some(&to) => drop(places.pop()),
+        Some(to) => places.push(to),
+    }
+}
+
+fn plan_move(model: &Model, wish: &Wish) -> Result<Move, OpsError> {
+    let (name, alias) = (model.name.clone(), wish.alias.clone());
+    match (wish.must, model.aliases.contains_key(&wish.alias)) {
+        (Must::BeAbsent, true) => return Err(OpsError::AliasExists { model: name, alias }),
+        (Must::Exist, false) => return Err(OpsError::NoAlias { model: name, alias }),
+        (Must::Any | Must::BeAbsent, false) | (Must::Any | Must::Exist, true) => {}
+    }
+    let to = match &wish.to {
+        None => None,
+        Some(at) => match model.resolve(at) {
+            Some(version) => Some(version.number),
+            None => return Err(OpsError::NoVersion { model: name, at: at.clone() }),
+        },
+    };
+    Ok(model.move_to(&wish.alias, to))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_rollback_goes_further_back() {
+        let number = |text: &str| text.parse::<VersionNumber>().unwrap();
+        let way = |steps: &[&str]| {
+            let mut places = Vec::new();
+            for step in steps {
+                follow(&mut places, (*step != "-").then(|| number(step)));
+            }
+            places.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(way(&["v1", "v2", "v3"]), "v1 v2 v3");
+        assert_eq!(way(&["v1", "v2", "v3", "v2"]), "v1 v2");
+        assert_eq!(way(&["v1", "v2", "v3", "v2", "v1"]), "v1");
+        assert_eq!(way(&["v1", "v2", "v1", "v3"]), "v1 v3");
+        assert_eq!(way(&["v1", "v2", "-", "v3"]), "v3");
+    }
+}

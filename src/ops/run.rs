@@ -1,0 +1,48 @@
+//! One request, one report: the table from the words of the command line and the socket to verbs.
+
+use super::{Context, OpsError, Progress, Report, Request, Workspace};
+
+impl Workspace {
+    /// Does what is asked.
+    ///
+    /// # Errors
+    /// Those of the verb.
+    pub fn run(
+        &self,
+        context: &Context,
+        request: Request,
+        progress: &dyn Progress,
+    ) -> Result<Report, OpsError> {
+        let report = match request {
+            Request::Snapshot(options) => {
+                Report::Snapshot(self.snapshot(context, &options, progress)?)
+            }
+            Request::List { model: None } => Report::Models(self.list_models(context)),
+            Request::List { model: Some(model) } => {
+                let versions = self.list_versions(context, &model)?;
+                Report::Versions { model, versions }
+            }
+            Request::Show { reference } => {
+                let (summary, metadata) = self.show(context, &reference)?;
+                Report::Version { summary: Box::new(summary), metadata }
+            }
+            Request::History(options) => Report::History(self.history(context, &options)?),
+            Request::Stats => Report::Stats(self.stats()?),
+            Request::Status => Report::Status(Box::new(self.status()?)),
+            Request::Promote(options) => Report::Retarget(self.promote(context, &options)?),
+            Request::Rollback(options) => Report::Retarget(self.rollback(context, &options)?),
+            Request::AliasList { model } => {
+                let aliases = self.list_aliases(context, &model)?;
+                Report::Aliases { model, aliases }
+            }
+            Request::AliasRemove { model, alias } => {
+                Report::Retarget(self.remove_alias(context, &model, &alias)?)
+            }
+            Request::Export(options) => Report::Export(self.export(context, &options, progress)?),
+            Request::Verify(options) => Report::Verify(self.verify(context, &options, progress)?),
+            Request::Repair => Report::Repair(self.repair(context)?),
+            Request::DebugCatalog => Report::Catalog(self.catalog(context)?),
+        };
+        Ok(report)
+    }
+}

@@ -1,0 +1,255 @@
+//! Looking: lists, one version, the history, sizes, how the store is doing.
+
+use serde_json::Value;
+
+use super::{
+    AliasSummary, CatalogReport, Context, HistoryOptions, HistoryReport, ModelSummary, OpsError,
+    RepairReport, StatsReport, StatusReport, VersionSummary, Workspace, permit,
+};
+use crate::format::manifest::{EntryIndex, METADATA_NAME, Node};
+use crate::format::names::{LATEST, ModelName, Reference};
+use crate::governance::{self, Action, Verdict};
+use crate::registry::state::{Model, Version};
+use crate::store::{self, StoreError};
+
+/// Largest `metadata.json` that is shown whole.
+const METADATA_BYTES_MAX: u64 = 1 << 30;
+
+impl Workspace {
+    /// The models that the caller may read.
+    pub(super) fn list_models(&self, context: &Context) -> Vec<ModelSummary> {
+        let state = self.state();
+        let readable = state.models().filter(|model| {
+            governance::may(&context.caller, model.access, Action::Read) == Verdict::Allowed
+        });
+        readable.map(summary_of).collect()
+    }
+
+    /// The versions of a model, oldest first.
+    pub(super) fn list_versions(
+        &self,
+        context: &Context,
+        name: &ModelName,
+    ) -> Result<Vec<VersionSummary>, OpsError> {
+        let state = self.state();
+        permit(&state, context, name, Action::Read)?;
+        let model = state.model(name).expect("permitted, so it is there");
+        Ok(model.versions.values().map(|version| version_summary(model, version)).collect())
+    }
+
+    /// The aliases of a model.
+    pub(super) fn list_aliases(
+        &self,
+        context: &Context,
+        name: &ModelName,
+    ) -> Result<Vec<AliasSummary>, OpsError> {
+        let state = self.state();
+        permit(&state, context, name, Action::Read)?;
+        Ok(aliases_of(state.model(name).expect("permitted, so it is there")))
+    }
+
+    /// One version with its metadata.
+    pub(super) fn show(
+        &self,
+        context: &Context,
+        reference: &Reference,
+    ) -> Result<(VersionSummary, Value), OpsError> {
+        let summary = self.resolve(context, reference)?;
+        let manifest = self.manifest(&summary.manifest)?;
+        let found = manifest.find(EntryIndex::ROOT, METADATA_NAME);
+        let Some(Node::File(file)) = found.map(|index| &manifest.entry(index).node) else {
+            return Err(damaged_metadata(&summary, "it is not in the tree"));
+        };
+        if METADATA_BYTES_MAX < file.bytes {
+            return Err(damaged_metadata(&summary, "it is larger than 1 GiB"));
+        }
+        let mut text = vec![0; usize::try_from(file.bytes).expect("checked above")];
+        self.read_file(&manifest, file, 0, &mut text)?;
+        let value = serde_json::from_slice(&text)
+            .map_err(|error| damaged_metadata(&summary, &error.to_string()))?;
+        Ok((summary, value))
+    }
+
+    /// The version that a reference means now, if the caller may read its model.
+    pub(super) fn resolve(
+        &self,
+        context: &Context,
+        reference: &Reference,
+    ) -> Result<VersionSummary, OpsError> {
+        let state = self.state();
+        permit(&state, context, &reference.model, Action::Read)?;
+        let model = state.model(&reference.model).expect("permitted, so it is there");
+        match model.resolve(&reference.at) {
+            Some(version) => Ok(version_summary(model, version)),
+            None => {
+                let Reference { model, at } = reference.clone();
+                Err(OpsError::NoVersion { model, at })
+            }
+        }
+    }
+
+    /// Records, oldest first. All records only for who owns the root: they speak of every model.
+    pub(super) fn history(
+        &self,
+        context: &Context,
+        options: &HistoryOptions,
+    ) -> Result<HistoryReport, OpsError> {
+        let (seqs, head): (Vec<u64>, _) = {
+            let state = self.state();
+            let seqs = match &options.model {
+                None => {
+                    super::permit_access(context, state.root_access(), Action::Own, "the store")?;
+                    state.records().seqs().collect()
+                }
+                Some(name) => {
+                    permit(&state, context, name, Action::Read)?;
+                    let model = state.model(name).expect("permitted, so it is there");
+                    model.records.seqs().collect()
+                }
+            };
+            (seqs, state.head())
+        };
+        let mut records = Vec::with_capacity(seqs.len());
+        for seq in seqs {
+            let line = self.store.record_line(seq)?;
+            let value = serde_json::from_slice(&line).map_err(|source| {
+                let source = crate::format::canonical::CanonicalError::from(source);
+                StoreError::Record { seq, source: source.into() }
+            })?;
+            records.push(value);
+        }
+        let mut verified = None;
+        if options.verify {
+            // From the files alone: what the catalog remembers proves nothing.
+            let found = self.store.history().replay(None, |_| ())?;
+            verified = Some(found.seq >= head.seq);
+        }
+        Ok(HistoryReport { records, seq: head.seq, head: head.digest, verified })
+    }
+
+    /// Sizes of everything.
+    pub(super) fn stats(&self) -> Result<StatsReport, OpsError> {
+        let check = self.store.check_packs(false, |_| ())?;
+        let (packs, pack_bytes) = self.store.pack_totals()?;
+        let manifest_bytes = self.store.manifest_bytes()?;
+        let state = self.state();
+        let versions = || state.models().flat_map(|model| model.versions.values());
+        Ok(StatsReport {
+            models: state.models().len() as u64,
+            versions: versions().count() as u64,
+            files: versions().map(|version| version.files).sum(),
+            logical_bytes: versions().map(|version| version.bytes).sum(),
+            unique_bytes: check.chunks.values().map(|bytes| u64::from(*bytes)).sum(),
+            pack_bytes,
+            manifest_bytes,
+            history_bytes: state.records().bytes(),
+            packs,
+            chunks: check.chunks.len() as u64,
+            records: state.records().count(),
+        })
+    }
+
+    /// How the store is doing; the daemon adds itself.
+    ///
+    /// # Errors
+    /// When the file system does not say how much space it has.
+    pub fn status(&self) -> Result<StatusReport, OpsError> {
+        let space = self
+            .space()
+            .map_err(|e| OpsError::file("ask for the space of", self.directory(), e))?;
+        let sealing = self.sealing();
+        let state = self.state();
+        let head = state.head();
+        Ok(StatusReport {
+            store: self.directory().to_owned(),
+            store_id: self.store.config().store.clone(),
+            format: self.store.config().format,
+            seq: head.seq,
+            head: head.digest,
+            models: state.models().len() as u64,
+            versions: state.models().map(|model| model.versions.len() as u64).sum(),
+            free_bytes: space.blocks_available * space.block_bytes,
+            sealing,
+            daemon: None,
+        })
+    }
+
+    /// Makes the catalog anew.
+    pub(super) fn repair(&self, context: &Context) -> Result<RepairReport, OpsError> {
+        self.permit_administration(context)?;
+        let rebuilt = self.store.rebuild_catalog()?;
+        // The history's lines go back into it as they are read.
+        let head = self.store.replay(|_| ())?;
+        let damage = rebuilt.damaged.into_iter().map(|(place, what)| super::Damage {
+            place,
+            what,
+            hits: Vec::new(),
+        });
+        Ok(RepairReport {
+            packs: rebuilt.packs,
+            chunks: rebuilt.chunks,
+            records: head.seq,
+            damage: damage.collect(),
+        })
+    }
+
+    pub(super) fn catalog(&self, context: &Context) -> Result<CatalogReport, OpsError> {
+        self.permit_administration(context)?;
+        let store::CatalogCounts { packs, chunks, records, bytes } = self.store.catalog_counts()?;
+        Ok(CatalogReport { packs, chunks, records, bytes })
+    }
+
+    /// What concerns the store as a whole is for who owns the root of the mount.
+    pub(super) fn permit_administration(&self, context: &Context) -> Result<(), OpsError> {
+        let access = self.state().root_access();
+        super::permit_access(context, access, Action::Own, "the store")
+    }
+}
+
+fn damaged_metadata(summary: &VersionSummary, why: &str) -> OpsError {
+    let why = format!("its metadata.json cannot be read: {why}");
+    StoreError::ManifestDamaged { manifest: summary.manifest, why }.into()
+}
+
+fn summary_of(model: &Model) -> ModelSummary {
+    ModelSummary {
+        model: model.name.clone(),
+        access: model.access,
+        versions: model.versions.len() as u64,
+        latest: model.latest().map(|version| version.number),
+        aliases: aliases_of(model),
+        bytes: model.versions.values().map(|version| version.bytes).sum(),
+        changed: model.changed,
+    }
+}
+
+fn aliases_of(model: &Model) -> Vec<AliasSummary> {
+    let summary = |(name, alias): (_, &crate::registry::state::Alias)| AliasSummary {
+        alias: Clone::clone(name),
+        version: alias.version,
+        since: alias.since,
+        by: alias.by.clone(),
+    };
+    model.aliases.iter().map(summary).collect()
+}
+
+fn version_summary(model: &Model, version: &Version) -> VersionSummary {
+    let pointing = model.aliases.iter().filter(|(_, alias)| alias.version == version.number);
+    let mut aliases: Vec<String> = pointing.map(|(name, _)| name.to_string()).collect();
+    if model.latest().is_some_and(|latest| latest.number == version.number) {
+        aliases.push(LATEST.to_owned());
+    }
+    VersionSummary {
+        version: version.number,
+        sealed: version.sealed,
+        by: version.by.clone(),
+        message: version.message.clone(),
+        files: version.files,
+        bytes: version.bytes,
+        stored_bytes: version.stored_bytes,
+        digest: version.digest,
+        manifest: version.manifest,
+        follows: version.follows,
+        aliases,
+    }
+}

@@ -1,0 +1,547 @@
+//! Sealing: the draft, or any directory or file, becomes an immutable version.
+//!
+//! The order is that of DESIGN: chunks into packs, the manifest, the history record; only then does
+//! the draft go. Whatever fails before the record leaves the draft and the versions as they were.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc;
+
+use jiff::Timestamp;
+use parking_lot::Mutex;
+use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
+
+use super::metadata::{self, Facts, SealedFile};
+use super::retarget::{Must, Wish};
+use super::source::{Root, SourceFile, SourceTree, mtime_from};
+use super::{
+    Context, OpsError, Progress, SealStatus, SnapshotOptions, SnapshotReport, Source, Workspace,
+    permit,
+};
+use crate::chunker::Pieces;
+use crate::format::ids::{BlobDigest, TreeDigest};
+use crate::format::manifest::{ChunkRef, Manifest};
+use crate::format::names::{At, ModelName, VersionNumber};
+use crate::format::record::{Access, Op, Seal};
+use crate::governance::Action;
+use crate::store::ChunkWriter;
+use crate::store::draft::{FreezeError, FrozenDraft};
+use crate::sys::lease::{self, Lease};
+use crate::sys::{at, identity};
+
+/// Longest message, in bytes.
+pub const MESSAGE_BYTES_MAX: usize = 64 << 10;
+/// Largest `metadata.json` of a draft that is taken over.
+const USER_METADATA_BYTES_MAX: u64 = 1 << 20;
+/// Mode of a model that `snapshot MODEL PATH` makes.
+const MODEL_MODE: u32 = 0o755;
+
+/// A snapshot under way, for whoever asks how far it is.
+pub(super) struct Sealing {
+    bytes_done: AtomicU64,
+    /// Bytes and files of the source once it was walked. No other lock is taken while it is held.
+    total: Mutex<(u64, u64)>,
+    since: Timestamp,
+}
+
+/// Takes the model off the list of those being sealed.
+struct SealingGuard<'a> {
+    workspace: &'a Workspace,
+    model: ModelName,
+    sealing: Arc<Sealing>,
+}
+
+impl Drop for SealingGuard<'_> {
+    fn drop(&mut self) {
+        self.workspace.sealing.lock().remove(&self.model);
+    }
+}
+
+/// What was read and stored, before it is a version.
+struct Stored {
+    source: SourceTree,
+    digest: TreeDigest,
+    files: Vec<SealedFile>,
+    user: Option<Map<String, Value>>,
+}
+
+/// Opens a file of the source by its path.
+type OpenFile<'a> = dyn FnMut(&Path) -> io::Result<File> + 'a;
+
+impl Workspace {
+    /// Seals a version. Same content and same metadata as before: the version that is there.
+    ///
+    /// # Errors
+    /// `DraftBusy`, `SealInProgress`, `Empty`, `Unfit`, `Changed`, `Denied`, or the store's.
+    pub fn snapshot(
+        &self,
+        context: &Context,
+        options: &SnapshotOptions,
+        progress: &dyn Progress,
+    ) -> Result<SnapshotReport, OpsError> {
+        if MESSAGE_BYTES_MAX < options.message.len() {
+            let why = format!("{} bytes, at most {MESSAGE_BYTES_MAX}", options.message.len());
+            return Err(OpsError::Option { what: "the message", why });
+        }
+        let missing = self.state().model(&options.model).is_none();
+        match &options.source {
+            Source::Path(_) if missing => {
+                Root::check_as(context, &options.source)?;
+                let (uid, gid) = (context.caller.uid, context.caller.gid);
+                self.create_model(context, &options.model, Access { uid, gid, mode: MODEL_MODE })?;
+            }
+            Source::Path(_) | Source::Draft { .. } => {
+                permit(&self.state(), context, &options.model, Action::Write)?;
+            }
+        }
+        let guard = self.begin_sealing(&options.model, context.now)?;
+        let tracked = Tracked { progress, sealing: &guard.sealing };
+        match &options.source {
+            Source::Draft { sub } => {
+                self.snapshot_draft(context, options, sub.as_deref(), &tracked)
+            }
+            Source::Path(path) => self.snapshot_path(context, options, path, &tracked),
+        }
+    }
+
+    /// Snapshots under way.
+    pub fn sealing(&self) -> Vec<SealStatus> {
+        let sealing = self.sealing.lock();
+        let status = sealing.iter().map(|(model, sealing)| {
+            let (bytes_total, files_total) = *sealing.total.lock();
+            let bytes_done = sealing.bytes_done.load(Ordering::Relaxed);
+            let (model, since) = (model.clone(), sealing.since);
+            SealStatus { model, bytes_done, bytes_total, files_total, since }
+        });
+        status.collect()
+    }
+
+    fn begin_sealing(
+        &self,
+        model: &ModelName,
+        now: Timestamp,
+    ) -> Result<SealingGuard<'_>, OpsError> {
+        let mut running = self.sealing.lock();
+        if running.contains_key(model) {
+            return Err(OpsError::SealInProgress { model: model.clone() });
+        }
+        let (bytes_done, total) = (AtomicU64::new(0), Mutex::new((0, 0)));
+        let sealing = Arc::new(Sealing { bytes_done, total, since: now });
+        running.insert(model.clone(), sealing.clone());
+        Ok(SealingGuard { workspace: self, model: model.clone(), sealing })
+    }
+
+    fn snapshot_draft(
+        &self,
+        context: &Context,
+        options: &SnapshotOptions,
+        sub: Option<&Path>,
+        progress: &Tracked<'_>,
+    ) -> Result<SnapshotReport, OpsError> {
+        let model = &options.model;
+        let sub = sub.unwrap_or(Path::new(""));
+        let frozen = self.draft(model)?.freeze(sub).map_err(|error| match error {
+            FreezeError::Busy { paths } => OpsError::DraftBusy { model: model.clone(), paths },
+            FreezeError::Frozen { .. } => OpsError::SealInProgress { model: model.clone() },
+            FreezeError::NotFound { path } => {
+                let why = "there is no such directory in the draft".to_owned();
+                OpsError::Unfit { path, why }
+            }
+            FreezeError::Io { path, source } => OpsError::file("freeze", path, source),
+        })?;
+        let directory = frozen.directory().try_clone();
+        let directory = directory.map_err(|e| OpsError::file("open", frozen.path(), e))?;
+        let root = Root::Directory(directory.into());
+        let walked = root.walk()?;
+        self.seal(
+            context,
+            options,
+            walked,
+            &mut |path| root.open_file(path),
+            Some(frozen),
+            progress,
+        )
+    }
+
+    fn snapshot_path(
+        &self,
+        context: &Context,
+        options: &SnapshotOptions,
+        path: &Path,
+        progress: &Tracked<'_>,
+    ) -> Result<SnapshotReport, OpsError> {
+        if !context.assume {
+            let root = Root::open(path)?;
+            let walked = root.walk()?;
+            let mut open = |path: &Path| root.open_file(path);
+            return self.seal(context, options, walked, &mut open, None, progress);
+        }
+        self.snapshot_path_as_caller(context, options, path, progress)
+    }
+
+    /// Files are found and opened by a thread that has the caller's rights and nothing else to do;
+    /// they are read, and the store is written, by this one.
+    fn snapshot_path_as_caller(
+        &self,
+        context: &Context,
+        options: &SnapshotOptions,
+        path: &Path,
+        progress: &Tracked<'_>,
+    ) -> Result<SnapshotReport, OpsError> {
+        let caller = &context.caller;
+        let (ask, asked) = mpsc::sync_channel::<PathBuf>(0);
+        let (give, given) = mpsc::sync_channel::<io::Result<File>>(0);
+        let (tell, told) = mpsc::sync_channel::<Result<SourceTree, OpsError>>(1);
+        std::thread::scope(|scope| {
+            let opener = scope.spawn(move || {
+                identity::run_as(caller.uid, caller.gid, &caller.groups, move || {
+                    let root = match Root::open(path).and_then(|root| Ok((root.walk()?, root))) {
+                        Ok((walked, root)) => {
+                            // The other side is waiting for exactly this.
+                            let _ = tell.send(Ok(walked));
+                            root
+                        }
+                        Err(error) => {
+                            let _ = tell.send(Err(error));
+                            return;
+                        }
+                    };
+                    // Ends when the other side has all it wants and drops its end.
+                    while let Ok(path) = asked.recv() {
+                        if give.send(root.open_file(&path)).is_err() {
+                            return;
+                        }
+                    }
+                })
+            });
+            let gone = || io::Error::other("the thread with the caller's rights has ended");
+            let sealed = told
+                .recv()
+                .unwrap_or_else(|_| Err(OpsError::file("read as the caller", path, gone())));
+            let sealed = sealed.and_then(|walked| {
+                let mut open = |path: &Path| {
+                    ask.send(path.to_owned()).map_err(|_| gone())?;
+                    given.recv().unwrap_or_else(|_| Err(gone()))
+                };
+                self.seal(context, options, walked, &mut open, None, progress)
+            });
+            drop(ask);
+            match opener.join() {
+                Ok(Err(error)) => Err(OpsError::file("act as the caller on", path, error)),
+                Ok(Ok(())) => sealed,
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        })
+    }
+
+    /// From a walked source to a version.
+    fn seal(
+        &self,
+        context: &Context,
+        options: &SnapshotOptions,
+        source: SourceTree,
+        open: &mut OpenFile<'_>,
+        frozen: Option<FrozenDraft>,
+        progress: &Tracked<'_>,
+    ) -> Result<SnapshotReport, OpsError> {
+        if source.tree.entry_count() <= 2 {
+            let what = match &options.source {
+                Source::Draft { .. } => "the draft".to_owned(),
+                Source::Path(path) => format!("`{}`", path.display()),
+            };
+            return Err(OpsError::Empty { model: options.model.clone(), what });
+        }
+        *progress.sealing.total.lock() = (source.bytes, source.files.len() as u64);
+        progress.begin("sealing", source.bytes);
+        let mut writer = self.store.chunk_writer();
+        let stored = self.store_files(source, open, frozen.is_some(), &mut writer, progress)?;
+        let declared = metadata::declared(options, stored.user.as_ref());
+        let fingerprint = metadata::fingerprint(stored.digest, &declared);
+        if let Some(report) = self.already_sealed(context, options, fingerprint, &stored)? {
+            if let Some(frozen) = frozen {
+                self.consume_draft(&options.model, frozen);
+            }
+            return Ok(report);
+        }
+        self.publish(context, options, stored, fingerprint, writer, frozen)
+    }
+
+    /// Reads, cuts and stores every file.
+    fn store_files(
+        &self,
+        mut source: SourceTree,
+        open: &mut OpenFile<'_>,
+        is_draft: bool,
+        writer: &mut ChunkWriter<'_>,
+        progress: &Tracked<'_>,
+    ) -> Result<Stored, OpsError> {
+        let user = match source.has_user_metadata {
+            true => Some(read_user_metadata(open)?),
+            false => None,
+        };
+        let mut files = Vec::with_capacity(source.files.len());
+        let mut chunks = Vec::new();
+        for file in &source.files {
+            chunks.clear();
+            let opened = open(&file.path).map_err(|e| OpsError::file("open", &file.path, e))?;
+            let sealed = self.store_file(file, &opened, is_draft, writer, &mut chunks, progress)?;
+            source.tree.set_file(file.index, file.executable, sealed.digest, &chunks);
+            files.push(sealed);
+        }
+        let digest = source.tree.digest();
+        Ok(Stored { source, digest, files, user })
+    }
+
+    fn store_file(
+        &self,
+        file: &SourceFile,
+        opened: &File,
+        is_draft: bool,
+        writer: &mut ChunkWriter<'_>,
+        chunks: &mut Vec<ChunkRef>,
+        progress: &Tracked<'_>,
+    ) -> Result<SealedFile, OpsError> {
+        let failed = |e| OpsError::file("read", &file.path, e);
+        let changed = || OpsError::Changed { path: file.path.clone() };
+        let before = at::status(opened).map_err(failed)?;
+        if before.kind() != at::EntryKind::File || before.size != file.bytes {
+            return Err(changed());
+        }
+        let lease = match lease::take(opened).map_err(failed)? {
+            Lease::Held(guard) => Some(guard),
+            Lease::Unsupported => None,
+            Lease::Busy => {
+                let why = "something has it open, or mapped, for writing".to_owned();
+                return Err(OpsError::Unfit { path: file.path.clone(), why });
+            }
+        };
+        let (mut blake3, mut sha256) = (blake3::Hasher::new(), Sha256::new());
+        let mut bytes = 0;
+        let mut pieces = Pieces::new(Interruptible(opened), self.store.config().chunking);
+        while let Some(piece) = pieces.next_piece().map_err(failed)? {
+            blake3.update(piece);
+            sha256.update(piece);
+            bytes += piece.len() as u64;
+            chunks.push(writer.put(piece)?);
+            progress.advance(piece.len() as u64);
+        }
+        let after = at::status(opened).map_err(failed)?;
+        // In the draft, removing another name of the file moves its ctime, and changes nothing.
+        let same_time = is_draft || before.ctime == after.ctime;
+        let held = match &lease {
+            Some(lease) => lease.holds().map_err(failed)?,
+            None => true,
+        };
+        if bytes != before.size || after.size != bytes || before.mtime != after.mtime {
+            return Err(changed());
+        }
+        if !same_time || !held {
+            return Err(changed());
+        }
+        let digest = BlobDigest(*blake3.finalize().as_bytes());
+        Ok(SealedFile { bytes, digest, sha256: sha256.finalize().into() })
+    }
+
+    /// The version that has this fingerprint, with the alias moved to it where that was asked.
+    fn already_sealed(
+        &self,
+        context: &Context,
+        options: &SnapshotOptions,
+        fingerprint: TreeDigest,
+        stored: &Stored,
+    ) -> Result<Option<SnapshotReport>, OpsError> {
+        let number = {
+            let state = self.state();
+            let model = state.model(&options.model);
+            let found = model.and_then(|model| model.by_fingerprint(&fingerprint));
+            found.map(|version| version.number)
+        };
+        let Some(version) = number else { return Ok(None) };
+        if let Some(alias) = &options.alias {
+            let (model, alias) = (options.model.clone(), alias.clone());
+            let to = Some(At::Version(version));
+            let wish = Wish { model, alias, to, must: Must::Any };
+            self.retarget(context, &[wish], &options.message)?;
+        }
+        Ok(Some(self.report(context, options, version, stored, 0, true)))
+    }
+
+    /// Makes everything durable in its order, and the version known.
+    fn publish(
+        &self,
+        context: &Context,
+        options: &SnapshotOptions,
+        stored: Stored,
+        fingerprint: TreeDigest,
+        mut writer: ChunkWriter<'_>,
+        frozen: Option<FrozenDraft>,
+    ) -> Result<SnapshotReport, OpsError> {
+        let (version, follows) = self.next_version(&options.model)?;
+        let at = (self.clock)();
+        let Stored { digest, .. } = stored;
+        let user = stored.user.clone();
+        let head = metadata::head(&Facts { options, context, at, version, follows, digest, user });
+        let mut tree = stored.source.tree.clone();
+        let lines = stored.source.files.iter().zip(&stored.files);
+        let lines = lines.map(|(source, file)| metadata::file_line(&source.path, file)).collect();
+        let text = metadata::encode(&head, lines);
+        let chunks = put_whole(&mut writer, &text, self.store.config().chunking)?;
+        tree.set_file(stored.source.metadata, false, BlobDigest::of(&text), &chunks);
+        tree.set_mtime(stored.source.metadata, mtime_from(at.into()));
+        let stored_bytes = writer.finish()?;
+        let manifest = Manifest::new(options.model.clone(), version, head, tree);
+        assert_eq!(manifest.digest, digest, "the metadata is no part of the tree's digest");
+        let id = self.store.put_manifest(&manifest)?;
+        if let Some(frozen) = &frozen {
+            self.write_intent(&options.model, id, frozen)?;
+        }
+        let context = Context { now: at, ..context.clone() };
+        let committed = self.commit(&context, |state| {
+            let Some(model) = state.model(&options.model) else {
+                return Err(OpsError::NoModel { model: options.model.clone() });
+            };
+            assert_eq!(model.next_version(), version, "one snapshot of a model at a time");
+            let wish = options.alias.as_ref().map(|alias| (model, alias));
+            let moves = wish.map(|(model, alias)| model.move_to(alias, Some(version)));
+            Ok(Some(Op::Seal(Box::new(Seal {
+                model: options.model.clone(),
+                version,
+                manifest: id,
+                digest,
+                fingerprint,
+                message: options.message.clone(),
+                files: stored.files.len() as u64,
+                bytes: stored.source.bytes,
+                stored_bytes,
+                follows,
+                moves: moves.into_iter().collect(),
+            }))))
+        });
+        match (committed, frozen) {
+            (Ok(_), Some(frozen)) => self.consume_draft(&options.model, frozen),
+            (Ok(_), None) => {}
+            (Err(error), frozen) => {
+                if frozen.is_some() {
+                    self.drop_intent(&options.model);
+                }
+                return Err(error);
+            }
+        }
+        Ok(self.report(&context, options, version, &stored, stored_bytes, false))
+    }
+
+    fn next_version(
+        &self,
+        name: &ModelName,
+    ) -> Result<(VersionNumber, Option<VersionNumber>), OpsError> {
+        let state = self.state();
+        let Some(model) = state.model(name) else {
+            return Err(OpsError::NoModel { model: name.clone() });
+        };
+        Ok((model.next_version(), model.latest().map(|version| version.number)))
+    }
+
+    fn report(
+        &self,
+        context: &Context,
+        options: &SnapshotOptions,
+        version: VersionNumber,
+        stored: &Stored,
+        stored_bytes: u64,
+        existing: bool,
+    ) -> SnapshotReport {
+        let elapsed = (self.clock)().duration_since(context.now).as_millis();
+        SnapshotReport {
+            model: options.model.clone(),
+            version,
+            digest: stored.digest,
+            files: stored.files.len() as u64,
+            bytes: stored.source.bytes,
+            stored_bytes,
+            ms: u64::try_from(elapsed).unwrap_or(0),
+            existing,
+            notes: stored.source.notes.clone(),
+        }
+    }
+}
+
+impl Root {
+    /// Sees whether the caller can open the source at all, before anything is made for it.
+    fn check_as(context: &Context, source: &Source) -> Result<(), OpsError> {
+        let Source::Path(path) = source else { return Ok(()) };
+        if !context.assume {
+            return Self::open(path).map(drop);
+        }
+        let caller = &context.caller;
+        identity::run_as(caller.uid, caller.gid, &caller.groups, || Self::open(path).map(drop))
+            .map_err(|e| OpsError::file("act as the caller on", path, e))?
+    }
+}
+
+/// Tells both who waits and who asks.
+struct Tracked<'a> {
+    progress: &'a dyn Progress,
+    sealing: &'a Sealing,
+}
+
+impl Tracked<'_> {
+    fn begin(&self, what: &str, bytes_total: u64) {
+        self.progress.begin(what, bytes_total);
+    }
+
+    fn advance(&self, bytes: u64) {
+        self.sealing.bytes_done.fetch_add(bytes, Ordering::Relaxed);
+        self.progress.advance(bytes);
+    }
+}
+
+/// Reads on after a signal.
+struct Interruptible<'a>(&'a File);
+
+impl Read for Interruptible<'_> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.0.read(out) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                done => return done,
+            }
+        }
+    }
+}
+
+/// The draft's own `metadata.json`, which must be a JSON object.
+fn read_user_metadata(open: &mut OpenFile<'_>) -> Result<Map<String, Value>, OpsError> {
+    let path = Path::new("metadata.json");
+    let unfit = |why: String| OpsError::Unfit { path: path.to_owned(), why };
+    let failed = |e| OpsError::file("read", path, e);
+    let file = open(path).map_err(failed)?;
+    let mut text = Vec::new();
+    let limited = Interruptible(&file).take(USER_METADATA_BYTES_MAX + 1).read_to_end(&mut text);
+    if USER_METADATA_BYTES_MAX < limited.map_err(failed)? as u64 {
+        return Err(unfit(format!("larger than {USER_METADATA_BYTES_MAX} bytes")));
+    }
+    match serde_json::from_slice(&text) {
+        Ok(Value::Object(object)) => Ok(object),
+        Ok(_) => Err(unfit("it must be a JSON object, like {\"team\": \"risk\"}".to_owned())),
+        Err(error) => Err(unfit(format!("it is not JSON: {error}"))),
+    }
+}
+
+/// Stores bytes that are in memory.
+fn put_whole(
+    writer: &mut ChunkWriter<'_>,
+    bytes: &[u8],
+    chunking: crate::format::config::Chunking,
+) -> Result<Vec<ChunkRef>, OpsError> {
+    let mut pieces = Pieces::new(bytes, chunking);
+    let mut chunks = Vec::new();
+    let failed = |e| OpsError::file("cut", "metadata.json", e);
+    while let Some(piece) = pieces.next_piece().map_err(failed)? {
+        chunks.push(writer.put(piece)?);
+    }
+    Ok(chunks)
+}

@@ -1,0 +1,161 @@
+//! Verifying: is everything there that was ever acknowledged, and is it what it was?
+//!
+//! Reads only. A check that could not run is a failure, not a pass.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use super::{Context, Damage, OpsError, Progress, VerifyOptions, VerifyReport, Workspace};
+use crate::format::ids::{ChunkId, ManifestId};
+use crate::format::manifest::Manifest;
+use crate::store::{Finding, PackCheck, name_of};
+
+impl Workspace {
+    /// Checks the history, every manifest, every pack, and that each version has all its chunks.
+    pub(super) fn verify(
+        &self,
+        context: &Context,
+        options: &VerifyOptions,
+        progress: &dyn Progress,
+    ) -> Result<VerifyReport, OpsError> {
+        self.permit_administration(context)?;
+        let (_, pack_bytes) = self.store.pack_totals()?;
+        progress.begin("verifying", if options.read_data { pack_bytes } else { 0 });
+        let packs = self.store.check_packs(options.read_data, |bytes| progress.advance(bytes))?;
+        let mut damage: Vec<Damage> = packs.findings.iter().map(from_finding).collect();
+        damage.extend(self.store.check_config().iter().map(from_finding));
+        let records = self.check_history(&mut damage);
+        let versions = self.versions();
+        let mut used = HashSet::new();
+        for (manifest, references) in &versions {
+            self.check_version(manifest, references, &packs, &mut used, &mut damage);
+        }
+        let garbage = self.garbage(&versions, &packs, &used, &mut damage)?;
+        Ok(VerifyReport {
+            records,
+            versions: versions.values().map(|references| references.len() as u64).sum(),
+            manifests: versions.len() as u64,
+            packs: packs.packs,
+            chunks: packs.chunks.len() as u64,
+            bytes_read: packs.bytes_read,
+            read_data: options.read_data,
+            damage,
+            garbage,
+        })
+    }
+
+    /// Every manifest that a version has, with the references that lead to it.
+    fn versions(&self) -> BTreeMap<ManifestId, Vec<String>> {
+        let state = self.state();
+        let mut found: BTreeMap<ManifestId, Vec<String>> = BTreeMap::new();
+        for model in state.models() {
+            for version in model.versions.values() {
+                let reference = format!("{}/{}", model.name, version.number);
+                found.entry(version.manifest).or_default().push(reference);
+            }
+        }
+        found
+    }
+
+    /// The number of records that are chained as they should be, from the files alone.
+    fn check_history(&self, damage: &mut Vec<Damage>) -> u64 {
+        let mut records = 0;
+        if let Err(error) = self.store.history().replay(None, |_| records += 1) {
+            let place = self.store.layout().record(records + 1);
+            let place = self.store.layout().name_of(&place);
+            damage.push(Damage { place, what: with_causes(&error), hits: Vec::new() });
+            return records;
+        }
+        let expected = self.state().head().seq;
+        if records < expected {
+            let place = self.store.layout().name_of(&self.store.layout().history());
+            let what = format!("it ends after record {records}, and had {expected}");
+            damage.push(Damage { place, what, hits: Vec::new() });
+        }
+        records
+    }
+
+    /// Checks that a manifest is whole and that all its chunks are there with their lengths.
+    fn check_version(
+        &self,
+        id: &ManifestId,
+        references: &[String],
+        packs: &PackCheck,
+        used: &mut HashSet<ChunkId>,
+        damage: &mut Vec<Damage>,
+    ) {
+        let place = self.store.layout().name_of(&self.store.layout().manifest(id));
+        let hits = references.to_vec();
+        // From disk, whatever the cache holds.
+        let manifest = match self.store.load_manifest(id) {
+            Ok(manifest) => manifest,
+            Err(error) => {
+                damage.push(Damage { place, what: with_causes(&error), hits });
+                return;
+            }
+        };
+        let lost = lost_chunks(&manifest, &packs.chunks);
+        used.extend(manifest.all_chunks().iter().map(|chunk| chunk.id));
+        if let Some(first) = lost.first() {
+            let what = format!("{} of its chunks cannot be read, {first} among them", lost.len());
+            damage.push(Damage { place, what, hits });
+        }
+    }
+
+    /// What nothing refers to: harmless, and named so that it can be understood.
+    fn garbage(
+        &self,
+        versions: &BTreeMap<ManifestId, Vec<String>>,
+        packs: &PackCheck,
+        used: &HashSet<ChunkId>,
+        damage: &mut Vec<Damage>,
+    ) -> Result<Vec<String>, OpsError> {
+        let mut garbage = Vec::new();
+        for path in self.store.manifest_paths()? {
+            let place = self.store.layout().name_of(&path);
+            match name_of(&path).and_then(|name| name.parse::<ManifestId>().ok()) {
+                Some(id) if self.store.layout().manifest(&id) != path => {
+                    let what = "it is not in its directory".to_owned();
+                    damage.push(Damage { place, what, hits: Vec::new() });
+                }
+                Some(id) if !versions.contains_key(&id) => garbage.push(place),
+                Some(_) => {}
+                None => {
+                    let what = "not a manifest's name".to_owned();
+                    damage.push(Damage { place, what, hits: Vec::new() });
+                }
+            }
+        }
+        let unused = packs.chunks.iter().filter(|(id, _)| !used.contains(*id));
+        let (count, bytes) =
+            unused.fold((0_u64, 0_u64), |sum, (_, b)| (sum.0 + 1, sum.1 + u64::from(*b)));
+        if count != 0 {
+            garbage.push(format!("{count} chunks of {bytes} bytes in the packs"));
+        }
+        Ok(garbage)
+    }
+}
+
+/// The distinct chunks of a manifest that are not in any pack with their length.
+fn lost_chunks(manifest: &Manifest, there: &HashMap<ChunkId, u32>) -> Vec<ChunkId> {
+    let missing =
+        |chunk: &&crate::format::manifest::ChunkRef| there.get(&chunk.id) != Some(&chunk.bytes);
+    let lost: BTreeSet<ChunkId> =
+        manifest.all_chunks().iter().filter(missing).map(|chunk| chunk.id).collect();
+    lost.into_iter().collect()
+}
+
+fn from_finding(finding: &Finding) -> Damage {
+    let Finding { place, what } = finding.clone();
+    Damage { place, what, hits: Vec::new() }
+}
+
+/// An error and what is behind it, in one line.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text = format!("{text}: {cause}");
+        next = cause.source();
+    }
+    text
+}
