@@ -105,6 +105,20 @@ mod tests {
         assert_eq!(lengths(&vec![0; 3 << 20], chunking), [1 << 20; 3]);
     }
 
+    /// The cut points are part of the format: these numbers never change.
+    #[test]
+    fn golden_vectors_hold_the_cut_points_still() {
+        let found = lengths(&noise(3 << 20), Chunking::default());
+        assert_eq!(found, GOLDEN_DEFAULT);
+        let small = Chunking { bytes_min: 1 << 10, bytes_average: 4 << 10, bytes_max: 16 << 10 };
+        assert_eq!(lengths(&noise(40_000), small), GOLDEN_SMALL);
+    }
+
+    const GOLDEN_DEFAULT: [usize; 10] =
+        [566753, 145144, 400671, 373171, 354096, 100926, 303834, 379300, 329248, 192585];
+    const GOLDEN_SMALL: [usize; 12] =
+        [2487, 4206, 4164, 4111, 2880, 4894, 1039, 5297, 1848, 4420, 4133, 521];
+
     #[test]
     fn an_insertion_moves_few_cuts() {
         let chunking = Chunking { bytes_min: 1 << 10, bytes_average: 4 << 10, bytes_max: 16 << 10 };

@@ -62,6 +62,22 @@ pub fn find(mountpoint: &Path) -> io::Result<Option<MountEntry>> {
     Ok(parse_mountinfo(&fs::read(MOUNTINFO)?).into_iter().rfind(|e| e.mountpoint == mountpoint))
 }
 
+/// `path` made absolute and without links; also where a dead mount is at it.
+pub fn resolve(path: &Path) -> io::Result<PathBuf> {
+    match path.canonicalize() {
+        // The kernel will not even look at a dead mount, but at the directory it is in.
+        Err(error) if error.raw_os_error() == Some(libc::ENOTCONN) => {
+            let name = path.file_name().ok_or(error)?;
+            let parent = match path.parent() {
+                Some(parent) if !parent.as_os_str().is_empty() => parent,
+                _ => Path::new("."),
+            };
+            Ok(parent.canonicalize()?.join(name))
+        }
+        resolved => resolved,
+    }
+}
+
 /// Whether the mount at `path` has lost its process.
 pub fn is_dead(path: &Path) -> bool {
     health(path) == Health::Dead
@@ -74,7 +90,7 @@ pub fn health(path: &Path) -> Health {
     // A thread of its own: a stopped daemon would keep the caller for ever.
     let asked = thread::Builder::new().name("statfs".to_owned()).spawn(move || {
         // The other end may have given up waiting, then nobody needs this.
-        drop(answer.send(statfs(&path)));
+        let _ = answer.send(statfs(&path));
     });
     if asked.is_err() {
         return Health::Silent;

@@ -1,0 +1,97 @@
+//! Live views: what an alias points to now, as directories that can be bind-mounted.
+//!
+//! `.live/prod` never changes its inode; its entries are looked up each time. So whoever opens a
+//! version's directory once stays in that version, and whoever walks there anew sees the next one.
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+
+use super::answer::Kind;
+use super::listing::Named;
+use super::nodes::{Node, View};
+use super::{Child, Filesystem, FsError, version};
+use crate::format::ids::ManifestId;
+use crate::format::manifest::EntryIndex;
+use crate::format::names::{At, LATEST, ModelName};
+
+/// `/.live/<name>`: there for every name that an alias can have.
+pub(super) fn alias_child(name: &OsStr) -> Option<Child> {
+    parse_alias(name).map(|at| Child::fixed(Node::LiveAlias(at)))
+}
+
+/// A name that can be an alias; `latest` is one here.
+fn parse_alias(name: &OsStr) -> Option<At> {
+    match name.to_str()?.parse().ok()? {
+        At::Version(_) => None,
+        at @ (At::Latest | At::Alias(_)) => Some(at),
+    }
+}
+
+impl Filesystem {
+    /// `/.live/prod/<name>`: the version of that model.
+    pub(super) fn live_child(&self, at: &At, name: &OsStr) -> Result<Option<Child>, FsError> {
+        let Some(Ok(model)) = name.to_str().map(str::parse::<ModelName>) else { return Ok(None) };
+        let Some(id) = self.live_manifest(&model, at) else { return Ok(None) };
+        let manifest = self.workspace.manifest(&id)?;
+        Ok(Some(Child::moving(version::root(View::Live(at.clone()), id, manifest))))
+    }
+
+    /// `/churn/.live/<name>`: the version, or an empty directory until there is one.
+    pub(super) fn model_live_child(
+        &self,
+        model: &ModelName,
+        name: &OsStr,
+    ) -> Result<Option<Child>, FsError> {
+        let Some(at) = parse_alias(name) else { return Ok(None) };
+        let Some(id) = self.live_manifest(model, &at) else {
+            return Ok(Some(Child::moving(Node::LiveEmpty(model.clone(), at))));
+        };
+        let manifest = self.workspace.manifest(&id)?;
+        Ok(Some(Child::moving(version::root(View::ModelLive(at), id, manifest))))
+    }
+
+    fn live_manifest(&self, model: &ModelName, at: &At) -> Option<ManifestId> {
+        let state = self.workspace.state();
+        Some(state.model(model)?.resolve(at)?.manifest)
+    }
+
+    /// Every alias that some model has.
+    pub(super) fn live_names(&self) -> Vec<Named> {
+        let state = self.workspace.state();
+        let mut names = BTreeSet::new();
+        for model in state.models() {
+            names.extend(model.aliases.keys().map(|alias| alias.as_str().to_owned()));
+            names.extend(model.latest().map(|_| LATEST.to_owned()));
+        }
+        let entry = |name: String| {
+            let at: At = name.parse().expect("it came from a name that was parsed");
+            (name.into(), Kind::Directory, Node::LiveAlias(at).identity())
+        };
+        names.into_iter().map(entry).collect()
+    }
+
+    /// The models that have this alias.
+    pub(super) fn live_models(&self, at: &At) -> Vec<Named> {
+        let view = View::Live(at.clone());
+        let state = self.workspace.state();
+        let found = state.models().filter_map(|model| {
+            let identity = view.identity(&model.resolve(at)?.manifest, EntryIndex::ROOT);
+            Some((model.name.as_str().into(), Kind::Directory, identity))
+        });
+        found.collect()
+    }
+
+    /// The aliases that this model has.
+    pub(super) fn model_live_names(&self, model: &ModelName) -> Vec<Named> {
+        let state = self.workspace.state();
+        let Some(model) = state.model(model) else { return Vec::new() };
+        let aliases = model.aliases.keys().cloned().map(At::Alias);
+        let found = std::iter::once(At::Latest).chain(aliases).filter_map(|at| {
+            let id = model.resolve(&at)?.manifest;
+            let name = at.to_string().into();
+            let identity = View::ModelLive(at).identity(&id, EntryIndex::ROOT);
+            Some((name, Kind::Directory, identity))
+        });
+        found.collect()
+    }
+}

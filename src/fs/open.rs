@@ -1,0 +1,243 @@
+//! Open files: what a handle reads and writes.
+
+use std::ffi::OsStr;
+use std::io;
+use std::sync::Arc;
+
+use super::answer::{Backing, Cache, Opened};
+use super::control::{ControlHandle, Written};
+use super::handles::Handle;
+use super::nodes::{Generated, Node, SealedPlace};
+use super::{Filesystem, FsError, Found, Requester, check_name, is_read_only, read_only};
+use crate::format::manifest::Node as Sealed;
+use crate::store::draft::DraftFile;
+
+/// The kernel knows where the end of a file is and writes there. It may also write back pages of a
+/// mapping through any descriptor: one that appends would put them at the end.
+const FLAGS_DROPPED: i32 = libc::O_APPEND;
+
+impl Filesystem {
+    /// Opens a file; `flags` as open(2) has them.
+    pub fn open(&self, number: u64, flags: i32) -> Result<Opened, FsError> {
+        let node = self.node(number)?;
+        let changes = flags & libc::O_ACCMODE != libc::O_RDONLY || flags & libc::O_TRUNC != 0;
+        if changes && is_read_only(&node) {
+            return self.explained(&node, Err(read_only(&node)));
+        }
+        let opened = match &*node {
+            Node::Sealed(place) => match place.manifest.entry(place.entry).node {
+                Sealed::File(_) => Ok(self.opened_sealed(place)),
+                Sealed::Directory { .. } => Err(FsError::Directory),
+                Sealed::Symlink { .. } => Err(FsError::Operation),
+            },
+            Node::Generated(scope, Generated::History) => {
+                Ok(self.opened_text(Handle::History(scope.clone())))
+            }
+            Node::Generated(scope, file) => {
+                let text = self.text(scope, *file)?;
+                Ok(self.opened_text(Handle::Text(text.into_bytes())))
+            }
+            Node::Control(model) => {
+                let handle = Handle::Control(ControlHandle::new(model.clone()));
+                Ok(Opened { stream: true, ..self.opened_text(handle) })
+            }
+            Node::Draft(place) => {
+                let opened = place.tree.open_file(place.node, flags & !FLAGS_DROPPED);
+                opened.map(|file| self.opened_draft(file)).map_err(FsError::Draft)
+            }
+            Node::Alias(_) | Node::Temporary(..) => Err(FsError::Operation),
+            _ => Err(FsError::Directory),
+        };
+        self.explained(&node, opened)
+    }
+
+    /// Creates a file in a draft and opens it; opens the one that is there without O_EXCL.
+    pub fn create(
+        &self,
+        requester: Requester,
+        parent: u64,
+        name: &OsStr,
+        mode: u32,
+        flags: i32,
+    ) -> Result<(Found, Opened), FsError> {
+        check_name(name)?;
+        let node = self.node(parent)?;
+        let Node::Draft(place) = &*node else {
+            return self.explained(&node, Err(self.refuse_entry(&node, name)));
+        };
+        let creator = super::draft::creator(requester);
+        let flags = flags & !FLAGS_DROPPED;
+        let made = place.tree.create(place.node, name, mode & 0o7777, flags, &creator);
+        let (made, status, file) = self.explained(&node, made.map_err(FsError::Draft))?;
+        let found = self.found(place.sibling((made, status)))?;
+        Ok((found, self.opened_draft(file)))
+    }
+
+    /// Reads from a handle into `out`; fewer bytes than it holds at the end only.
+    pub fn read(&self, handle: u64, offset: u64, out: &mut [u8]) -> Result<usize, FsError> {
+        match &*self.handles.get(handle)? {
+            Handle::Sealed(place) => self.read_sealed(place, offset, out),
+            Handle::Draft(file) => file.read_at(out, offset).map_err(FsError::Draft),
+            Handle::Text(text) => Ok(copy_from(text, offset, out)),
+            Handle::History(scope) => {
+                Ok(self.workspace.read_history(scope.as_ref(), offset, out)?)
+            }
+            Handle::Control(control) => Ok(self.desk.read(control, out)),
+            Handle::Directory(_) => Err(FsError::Directory),
+        }
+    }
+
+    /// Writes through a handle; to the control file, a command.
+    pub fn write(
+        &self,
+        requester: Requester,
+        handle: u64,
+        offset: u64,
+        bytes: &[u8],
+    ) -> Result<Written, FsError> {
+        match &*self.handles.get(handle)? {
+            Handle::Draft(file) => {
+                file.write_at(bytes, offset).map(Written::Done).map_err(FsError::Draft)
+            }
+            Handle::Control(control) => {
+                let written = self.desk.submit(control, self.context(requester), bytes);
+                let node = Node::Control(control.model.clone());
+                self.explained(&node, written)
+            }
+            _ => Err(FsError::Handle),
+        }
+    }
+
+    /// Makes what was written durable.
+    pub fn sync(&self, handle: u64, scope: SyncScope) -> Result<(), FsError> {
+        match &*self.handles.get(handle)? {
+            Handle::Draft(file) => {
+                file.sync(scope == SyncScope::Data).map_err(FsError::Draft)
+            }
+            Handle::Directory(directory) => match &*directory.node {
+                Node::Draft(place) => {
+                    place.tree.sync_directory(place.node).map_err(FsError::Draft)
+                }
+                // What the store shows was durable before it could be seen.
+                _ => Ok(()),
+            },
+            _ => Ok(()),
+        }
+    }
+
+    /// Allocates or frees space in a draft file: fallocate(2).
+    pub fn allocate(
+        &self,
+        handle: u64,
+        mode: i32,
+        offset: u64,
+        bytes: u64,
+    ) -> Result<(), FsError> {
+        match &*self.handles.get(handle)? {
+            Handle::Draft(file) => file.allocate(mode, offset, bytes).map_err(FsError::Draft),
+            _ => Err(FsError::Operation),
+        }
+    }
+
+    /// Copies between two draft files without passing the bytes through the caller.
+    ///
+    /// # Errors
+    /// EOPNOTSUPP for all other files: the kernel then reads and writes.
+    pub fn copy_range(
+        &self,
+        from: (u64, u64),
+        to: (u64, u64),
+        bytes: u64,
+    ) -> Result<usize, FsError> {
+        let (source, goal) = (self.handles.get(from.0)?, self.handles.get(to.0)?);
+        let (Handle::Draft(source), Handle::Draft(goal)) = (&*source, &*goal) else {
+            return Err(FsError::Operation);
+        };
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX).min(COPY_BYTES_MAX);
+        source.copy_range(from.1, goal, to.1, bytes).map_err(FsError::Draft)
+    }
+
+    /// Finds data or a hole: lseek(2) with SEEK_DATA or SEEK_HOLE. A sealed file has no holes.
+    pub fn seek(&self, handle: u64, offset: u64, whence: i32) -> Result<u64, FsError> {
+        let found = match (&*self.handles.get(handle)?, whence) {
+            (Handle::Draft(file), libc::SEEK_DATA) => file.seek_data(offset),
+            (Handle::Draft(file), libc::SEEK_HOLE) => file.seek_hole(offset),
+            (Handle::Sealed(place), libc::SEEK_DATA | libc::SEEK_HOLE) => {
+                match &place.manifest.entry(place.entry).node {
+                    Sealed::File(file) if file.bytes <= offset => {
+                        Err(io::Error::from_raw_os_error(libc::ENXIO))
+                    }
+                    Sealed::File(file) if whence == libc::SEEK_HOLE => Ok(file.bytes),
+                    _ => Ok(offset),
+                }
+            }
+            _ => return Err(FsError::Operation),
+        };
+        found.map_err(FsError::Draft)
+    }
+
+    /// Ends a handle.
+    pub fn release(&self, handle: u64) {
+        // Dropped here, after the table's lock: the last close of a file may take long.
+        drop(self.handles.remove(handle));
+    }
+
+    fn opened_sealed(&self, place: &SealedPlace) -> Opened {
+        let (handle, _) = self.handles.add(Handle::Sealed(place.clone()));
+        Opened { handle, cache: Cache::Keep, stream: false, no_flush: true, backing: None }
+    }
+
+    fn opened_text(&self, handle: Handle) -> Opened {
+        let (handle, _) = self.handles.add(handle);
+        Opened { handle, cache: Cache::Direct, stream: false, no_flush: true, backing: None }
+    }
+
+    fn opened_draft(&self, file: DraftFile) -> Opened {
+        let (handle, kept) = self.handles.add(Handle::Draft(file));
+        let backing = Some(Backing(Arc::clone(&kept)));
+        Opened { handle, cache: Cache::Plain, stream: false, no_flush: false, backing }
+    }
+
+    fn read_sealed(
+        &self,
+        place: &SealedPlace,
+        offset: u64,
+        out: &mut [u8],
+    ) -> Result<usize, FsError> {
+        let entry = place.manifest.entry(place.entry);
+        let Sealed::File(file) = &entry.node else { return Err(FsError::Operation) };
+        Ok(self.workspace.read_file(&place.manifest, file, offset, out)?)
+    }
+}
+
+/// What of a file is to be made durable.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SyncScope {
+    All,
+    Data,
+}
+
+/// One request copies at most this much, so that it ends in time.
+const COPY_BYTES_MAX: usize = 64 << 20;
+
+fn copy_from(text: &[u8], offset: u64, out: &mut [u8]) -> usize {
+    let start = usize::try_from(offset).unwrap_or(usize::MAX).min(text.len());
+    let count = (text.len() - start).min(out.len());
+    out[..count].copy_from_slice(&text[start..start + count]);
+    count
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_read_past_the_end_of_a_text_is_empty() {
+        let mut out = [0; 4];
+        assert_eq!(copy_from(b"abcdef", 0, &mut out), 4);
+        assert_eq!(copy_from(b"abcdef", 4, &mut out), 2);
+        assert_eq!(&out[..2], b"ef");
+        assert_eq!(copy_from(b"abcdef", 6, &mut out), 0);
+        assert_eq!(copy_from(b"abcdef", u64::MAX, &mut out), 0);
+    }
+}
