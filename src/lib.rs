@@ -4,7 +4,11 @@
 //! Each module is a layer; imports go down only (README, "Architecture").
 
 pub mod chunker;
+pub mod cli;
+pub mod daemon;
 pub mod format;
+pub mod fs;
+pub mod fuse;
 pub mod governance;
 pub mod ops;
 pub mod registry;

@@ -1,3 +1,7 @@
-//! The binary: hands the command line to the library.
+//! The `modelfs` command: all of it is in the library.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    modelfs::cli::main()
+}

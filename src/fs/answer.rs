@@ -9,6 +9,12 @@ use super::handles::Handle;
 /// How long the kernel may keep what never changes.
 pub const FOREVER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
+/// How long the kernel may believe the attributes of the root and of a model's directory.
+///
+/// Their owner, group and mode change through the mount only, so the kernel knows; but it asks anew
+/// on each step of a path without this. Only the time of the last change may be shown late.
+pub const BRIEFLY: Duration = Duration::from_secs(1);
+
 /// Who asks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Requester {
@@ -158,7 +164,9 @@ pub fn time(seconds: i64, nanos: u32) -> SystemTime {
         0.. => UNIX_EPOCH.checked_add(whole),
         _ => UNIX_EPOCH.checked_sub(whole),
     };
-    start.and_then(|time| time.checked_add(Duration::from_nanos(nanos.into()))).unwrap_or(UNIX_EPOCH)
+    start
+        .and_then(|time| time.checked_add(Duration::from_nanos(nanos.into())))
+        .unwrap_or(UNIX_EPOCH)
 }
 
 #[cfg(test)]
@@ -169,6 +177,9 @@ mod tests {
     fn times_before_1970_are_kept() {
         let time = time(-2, 750_000_000);
         assert_eq!(UNIX_EPOCH.duration_since(time).unwrap(), Duration::from_millis(1_250));
-        assert_eq!(super::time(i64::MAX, 999_999_999).max(UNIX_EPOCH), super::time(i64::MAX, 999_999_999));
+        assert_eq!(
+            super::time(i64::MAX, 999_999_999).max(UNIX_EPOCH),
+            super::time(i64::MAX, 999_999_999)
+        );
     }
 }

@@ -251,7 +251,10 @@ impl Desk {
         };
         self.publish(&options.model, &line, answer);
         if let Err(error) = &result {
-            log::info!("cannot seal `{}`: {}", options.model, error.explanation());
+            if answer.is_none() {
+                // Nobody waits for this one; the others are logged where they are answered.
+                log::info!("snapshot: {} {}", error.errno_name(), error.explanation());
+            }
             self.refusals.keep(Some(options.model.clone()), (self.now)(), error);
         }
         result.map(drop)
@@ -412,7 +415,7 @@ mod tests {
             (b"{\"draft\":\"../x\"}", "not a directory of the draft"),
             (b"{\"draft\":\"/etc\"}", "not a directory of the draft"),
             (b"{\"draft\":\"\"}", "not a directory of the draft"),
-            (b"{\"alias\":\"a/b\"}", "not a alias name"),
+            (b"{\"alias\":\"a/b\"}", "alias name"),
             (b"\xff", "UTF-8"),
             (&long, "65537 bytes"),
         ] {
@@ -444,7 +447,10 @@ mod tests {
         );
         assert_eq!(&*success_line(&report), expected);
         let failed = failure_line(&FsError::Slow);
-        assert!(failed.starts_with("{\"ok\":false,\"errno\":\"ETIMEDOUT\",\"error\":\""), "{failed}");
+        assert!(
+            failed.starts_with("{\"ok\":false,\"errno\":\"ETIMEDOUT\",\"error\":\""),
+            "{failed}"
+        );
         assert_eq!(failed.matches('\n').count(), 1);
     }
 }

@@ -10,7 +10,7 @@ use super::answer::{Cache, Kind, Opened};
 use super::handles::{DirectoryHandle, Handle, ListedName};
 use super::inode::{self, Identity};
 use super::nodes::{DraftPlace, Generated, Node, SealedPlace, View, draft_number};
-use super::{Filesystem, FsError, Found, version};
+use super::{Filesystem, Found, FsError, version};
 use crate::format::manifest::EntryIndex;
 
 /// `.` and `..` come before the entries.
@@ -196,8 +196,10 @@ impl Filesystem {
             | Node::Alias(_)
             | Node::Temporary(..) => return Err(FsError::NotDirectory),
         };
-        let number = |(name, kind, identity)| {
-            ListedName { name, kind, number: self.nodes.number(&identity) }
+        let number = |(name, kind, identity)| ListedName {
+            name,
+            kind,
+            number: self.nodes.number(&identity),
         };
         Ok(named.into_iter().map(number).collect())
     }

@@ -387,6 +387,10 @@ impl Filesystem {
     }
 
     fn attributes_of(&self, node: &Node, number: u64) -> Result<(Attributes, Duration), FsError> {
+        let ttl = match node {
+            Node::Root | Node::Model { .. } => answer::BRIEFLY,
+            _ => Duration::ZERO,
+        };
         let attributes = match node {
             Node::Root => self.root_attributes(),
             Node::Model { name, .. } => self.model_facts(name)?.directory(0o7777),
@@ -411,7 +415,7 @@ impl Filesystem {
                 draft::attributes(&status, number)
             }
         };
-        Ok((Attributes { number, ..attributes }, Duration::ZERO))
+        Ok((Attributes { number, ..attributes }, ttl))
     }
 
     /// Why nothing can be made, removed or replaced under `name`, where that is not a draft.

@@ -134,10 +134,8 @@ impl Filesystem {
     pub(super) fn model_names(&self, model: &ModelName) -> Result<Vec<Named>, FsError> {
         let draft = self.draft_root(model)?.node.identity();
         let control = Node::Control(model.clone()).identity();
-        let mut names = vec![
-            (DRAFT.into(), Kind::Directory, draft),
-            (SNAPSHOT.into(), Kind::File, control),
-        ];
+        let mut names =
+            vec![(DRAFT.into(), Kind::Directory, draft), (SNAPSHOT.into(), Kind::File, control)];
         let state = self.workspace.state();
         let found = state.model(model).ok_or(FsError::Missing)?;
         let links = std::iter::once(At::Latest).chain(found.aliases.keys().cloned().map(At::Alias));
@@ -303,7 +301,11 @@ impl Filesystem {
         }
     }
 
-    fn alias_version(&self, model: &ModelName, alias: &AliasName) -> Result<VersionNumber, FsError> {
+    fn alias_version(
+        &self,
+        model: &ModelName,
+        alias: &AliasName,
+    ) -> Result<VersionNumber, FsError> {
         let state = self.workspace.state();
         let model = state.model(model).ok_or(FsError::Missing)?;
         Ok(model.aliases.get(alias).ok_or(FsError::Missing)?.version)
@@ -478,9 +480,24 @@ mod tests {
     #[test]
     fn a_link_never_leads_out_of_its_model() {
         for target in [
-            "", "/", ".", "..", "../v6", "../other/v6", "../../churn/v6", "v6/file", "draft",
-            "/mnt/models", "/mnt/models/v6", "/mnt/models/other/v6", "/churn/v6", "v0", "v06",
-            "/mnt/models/../models/churn/v6", "snapshot", "a b",
+            "",
+            "/",
+            ".",
+            "..",
+            "../v6",
+            "../other/v6",
+            "../../churn/v6",
+            "v6/file",
+            "draft",
+            "/mnt/models",
+            "/mnt/models/v6",
+            "/mnt/models/other/v6",
+            "/churn/v6",
+            "v0",
+            "v06",
+            "/mnt/models/../models/churn/v6",
+            "snapshot",
+            "a b",
         ] {
             let error = parsed(target).unwrap_err();
             assert_eq!(error.errno(), nix::errno::Errno::EINVAL, "{target}: {error}");

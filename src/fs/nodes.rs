@@ -153,7 +153,10 @@ pub enum Node {
     /// `/`
     Root,
     /// `/churn`; one made anew under the same name, by another record, is another.
-    Model { name: ModelName, seq: u64 },
+    Model {
+        name: ModelName,
+        seq: u64,
+    },
     /// `.modelfs`
     Info(Scope),
     /// `.modelfs/status.json` and its like

@@ -8,7 +8,7 @@ use super::answer::{Backing, Cache, Opened};
 use super::control::{ControlHandle, Written};
 use super::handles::Handle;
 use super::nodes::{Generated, Node, SealedPlace};
-use super::{Filesystem, FsError, Found, Requester, check_name, is_read_only, read_only};
+use super::{Filesystem, Found, FsError, Requester, check_name, is_read_only, read_only};
 use crate::format::manifest::Node as Sealed;
 use crate::store::draft::DraftFile;
 
@@ -111,13 +111,9 @@ impl Filesystem {
     /// Makes what was written durable.
     pub fn sync(&self, handle: u64, scope: SyncScope) -> Result<(), FsError> {
         match &*self.handles.get(handle)? {
-            Handle::Draft(file) => {
-                file.sync(scope == SyncScope::Data).map_err(FsError::Draft)
-            }
+            Handle::Draft(file) => file.sync(scope == SyncScope::Data).map_err(FsError::Draft),
             Handle::Directory(directory) => match &*directory.node {
-                Node::Draft(place) => {
-                    place.tree.sync_directory(place.node).map_err(FsError::Draft)
-                }
+                Node::Draft(place) => place.tree.sync_directory(place.node).map_err(FsError::Draft),
                 // What the store shows was durable before it could be seen.
                 _ => Ok(()),
             },
@@ -126,13 +122,7 @@ impl Filesystem {
     }
 
     /// Allocates or frees space in a draft file: fallocate(2).
-    pub fn allocate(
-        &self,
-        handle: u64,
-        mode: i32,
-        offset: u64,
-        bytes: u64,
-    ) -> Result<(), FsError> {
+    pub fn allocate(&self, handle: u64, mode: i32, offset: u64, bytes: u64) -> Result<(), FsError> {
         match &*self.handles.get(handle)? {
             Handle::Draft(file) => file.allocate(mode, offset, bytes).map_err(FsError::Draft),
             _ => Err(FsError::Operation),

@@ -66,7 +66,12 @@ impl TemporaryLinks {
     }
 
     /// The link called `name`, unless its time is over.
-    pub fn find(&mut self, model: &ModelName, name: &OsStr, now: Timestamp) -> Option<TemporaryLink> {
+    pub fn find(
+        &mut self,
+        model: &ModelName,
+        name: &OsStr,
+        now: Timestamp,
+    ) -> Option<TemporaryLink> {
         if self.links.is_empty() {
             return None;
         }
@@ -118,7 +123,8 @@ mod tests {
         for name in [".prod", "CuA1b2C3", "prod~", "#prod", "a b", "\u{e9}"] {
             assert!(is(name), "{name}");
         }
-        for name in ["prod", "CuA1b2C", "CuA1b2C34", "CuA1b-C3", "draft", "v7", "v007", "prod.tmp"] {
+        for name in ["prod", "CuA1b2C", "CuA1b2C34", "CuA1b-C3", "draft", "v7", "v007", "prod.tmp"]
+        {
             assert!(!is(name), "{name}");
         }
         assert!(is_temporary_name(OsStr::from_bytes(b"\xff")));

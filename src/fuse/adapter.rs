@@ -23,8 +23,8 @@ use fuser::{
 use super::convert;
 use super::passthrough::{Modes, Refusal};
 use crate::fs::{
-    Backing, Changes, Detail, Entry, Filesystem, Flow, Found, FsError, Kind, Lookup, NAME_BYTES_MAX,
-    Opened, RenameMode, Requester, SyncScope, Written,
+    Backing, Changes, Detail, Entry, Filesystem, Flow, Found, FsError, Kind, Lookup,
+    NAME_BYTES_MAX, Opened, RenameMode, Requester, SyncScope, Written,
 };
 
 /// Largest piece that the kernel writes at once.
@@ -59,10 +59,7 @@ impl Adapter {
         request: &str,
         work: impl FnOnce(&Filesystem) -> Result<T, FsError>,
     ) -> Result<T, Errno> {
-        // Half-done work behind a panic is safe to use on: locks do not poison, and the tree's
-        // tables are changed in single steps.
-        let done = catch_unwind(AssertUnwindSafe(|| work(&self.filesystem)));
-        done.unwrap_or(Err(FsError::Panic)).map_err(|error| answer_to(request, &error))
+        guarded(|| work(&self.filesystem)).map_err(|error| answer_to(request, &error))
     }
 
     /// Says how an opened file does its I/O, and answers the open.
@@ -92,6 +89,14 @@ impl Adapter {
     ) -> Result<(), Errno> {
         self.ask("readdir", |fs| fs.list(handle.0, offset, detail, take))
     }
+}
+
+/// Turns a panic into an error: one that left this function would end its thread without a word, and
+/// with the last thread the mount (F3).
+fn guarded<T>(work: impl FnOnce() -> Result<T, FsError>) -> Result<T, FsError> {
+    // What a panic leaves half done is safe to use on: locks do not poison, and the tables of the
+    // tree are changed in single steps.
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or(Err(FsError::Panic))
 }
 
 /// Whether the kernel will refuse other files as well.
@@ -264,8 +269,8 @@ impl fuser::Filesystem for Adapter {
         device: u32,
         reply: ReplyEntry,
     ) {
-        let made = self
-            .ask("mknod", |fs| fs.make_node(requester(request), parent.0, name, mode, device));
+        let made =
+            self.ask("mknod", |fs| fs.make_node(requester(request), parent.0, name, mode, device));
         answer_entry(reply, made);
     }
 
@@ -302,8 +307,7 @@ impl fuser::Filesystem for Adapter {
         reply: ReplyEntry,
     ) {
         let target = target.as_os_str();
-        let made =
-            self.ask("symlink", |fs| fs.symlink(requester(request), parent.0, name, target));
+        let made = self.ask("symlink", |fs| fs.symlink(requester(request), parent.0, name, target));
         answer_entry(reply, made);
     }
 
@@ -350,12 +354,10 @@ impl fuser::Filesystem for Adapter {
             Some(reply) => reply.open_backing(backing),
             None => Err(io::ErrorKind::NotConnected.into()),
         };
-        self.choose(number.0, &opened, register, |flags, id| {
-            match (replying.take(), id) {
-                (Some(reply), Some(id)) => reply.opened_passthrough(handle, flags, id),
-                (Some(reply), None) => reply.opened(handle, flags),
-                (None, _) => unreachable!("the reply is taken here only"),
-            }
+        self.choose(number.0, &opened, register, |flags, id| match (replying.take(), id) {
+            (Some(reply), Some(id)) => reply.opened_passthrough(handle, flags, id),
+            (Some(reply), None) => reply.opened(handle, flags),
+            (None, _) => unreachable!("the reply is taken here only"),
         });
     }
 
@@ -579,7 +581,14 @@ impl fuser::Filesystem for Adapter {
                 let (free, available) = (space.blocks_free, space.blocks_available);
                 let (files, files_free) = (space.files, space.files_free);
                 reply.statfs(
-                    space.blocks, free, available, files, files_free, unit, name_bytes_max, unit,
+                    space.blocks,
+                    free,
+                    available,
+                    files,
+                    files_free,
+                    unit,
+                    name_bytes_max,
+                    unit,
                 );
             }
             Err(errno) => reply.error(errno),
@@ -714,5 +723,29 @@ impl fuser::Filesystem for Adapter {
     ) {
         let (from, to) = ((handle_in.0, offset_in), (handle_out.0, offset_out));
         answer_written(reply, self.ask("copy", |fs| fs.copy_range(from, to, bytes)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_answered_with_an_error() {
+        let answer = guarded(|| -> Result<(), FsError> { panic!("a bug") });
+        let error = answer.unwrap_err();
+        assert!(matches!(error, FsError::Panic), "{error:?}");
+        assert_eq!(i32::from(convert::errno(&error)), libc::EIO);
+    }
+
+    #[test]
+    fn a_disk_that_cannot_pass_through_is_not_asked_again() {
+        for (errno, expected) in [
+            (libc::ELOOP, Refusal::ForGood),
+            (libc::EPERM, Refusal::ForGood),
+            (libc::ENOMEM, Refusal::Once),
+        ] {
+            assert_eq!(refusal(&io::Error::from_raw_os_error(errno)), expected, "{errno}");
+        }
     }
 }

@@ -209,7 +209,8 @@ fn clear(path: &Path) -> Result<(), MountError> {
 
 fn thread_count(wanted: usize) -> usize {
     match wanted {
-        0 => thread::available_parallelism().map_or(THREADS_MIN, |cores| cores.get().max(THREADS_MIN)),
+        0 => thread::available_parallelism()
+            .map_or(THREADS_MIN, |cores| cores.get().max(THREADS_MIN)),
         wanted => wanted,
     }
     .min(THREADS_MAX)

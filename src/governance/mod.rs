@@ -25,6 +25,8 @@ pub enum Action {
     Write,
     /// Change its owner, group or mode: only its owner.
     Own,
+    /// Look at the store as a whole, or mend it: only the owner of its root.
+    Administer,
 }
 
 /// The answer to "may they?".
@@ -48,8 +50,12 @@ pub fn may(caller: &Caller, access: Access, action: Action) -> Verdict {
     let (wanted, word) = match action {
         Action::Read => (0o5, "read"),
         Action::Write => (0o3, "write"),
-        Action::Own if caller.uid == access.uid => return Verdict::Allowed,
-        Action::Own => return Verdict::Refused { needs: format!("being uid {}", access.uid) },
+        Action::Own | Action::Administer if caller.uid == access.uid => return Verdict::Allowed,
+        Action::Own | Action::Administer => {
+            return Verdict::Refused {
+                needs: format!("to be root or its owner, uid {}", access.uid),
+            };
+        }
     };
     let (class, shift) = if caller.uid == access.uid {
         ("owner", 6)

@@ -1,7 +1,7 @@
 //! Why a verb did not do what it was asked, by what the caller can do about it.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -78,6 +78,20 @@ impl OpsError {
     /// An error of the file system outside the store.
     pub fn file(action: &'static str, path: impl Into<PathBuf>, source: io::Error) -> Self {
         Self::File { action, path: path.into(), source }
+    }
+
+    /// The same error with the paths that it names, which are below `base`, in full.
+    pub(super) fn below(mut self, base: &Path) -> Self {
+        match &mut self {
+            Self::Unfit { path, .. } | Self::Changed { path } | Self::File { path, .. } => {
+                *path = base.join(&*path);
+            }
+            Self::DraftBusy { paths, .. } => {
+                paths.iter_mut().for_each(|path| *path = base.join(&*path));
+            }
+            _ => {}
+        }
+        self
     }
 
     /// Where it belongs in the table of exit statuses.

@@ -7,7 +7,7 @@ use std::ffi::OsStr;
 use std::fs::{self, File, FileTimes, OpenOptions};
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -15,8 +15,10 @@ use super::{Context, ExportOptions, ExportReport, OpsError, Progress, Workspace}
 use crate::format::manifest::{Entry, Manifest, Mtime, Node};
 use crate::sys::identity;
 
-const FILE_MODE: u32 = 0o666;
-const EXECUTABLE_MODE: u32 = 0o777;
+/// Modes of what is written: plain files that their owner can change again.
+const FILE_MODE: u32 = 0o644;
+const EXECUTABLE_MODE: u32 = 0o755;
+const DIRECTORY_MODE: u32 = 0o755;
 
 impl Workspace {
     /// Writes a version's files, with the caller's rights where those are to be assumed.
@@ -56,7 +58,7 @@ impl Workspace {
             return Err(OpsError::NotEmpty { path: directory.to_owned() });
         }
         let partial = partial_of(directory)?;
-        fs::create_dir(&partial).map_err(|e| OpsError::file("create", &partial, e))?;
+        make_directory(&partial).map_err(|e| OpsError::file("create", &partial, e))?;
         let written = self.write_entries(manifest, &partial, progress).and_then(|counts| {
             fs::rename(&partial, directory)
                 .map_err(|e| OpsError::file("rename to", directory, e))?;
@@ -83,7 +85,7 @@ impl Workspace {
         for (path, index, entry) in &entries {
             let failed = |e| OpsError::file("write", path, e);
             match &entry.node {
-                Node::Directory { .. } => fs::create_dir(path).map_err(failed)?,
+                Node::Directory { .. } => make_directory(path).map_err(failed)?,
                 Node::Symlink { .. } => {
                     let target = OsStr::from_bytes(manifest.target(*index));
                     std::os::unix::fs::symlink(target, path).map_err(failed)?;
@@ -115,6 +117,10 @@ impl Workspace {
         }
         Ok((files, bytes))
     }
+}
+
+fn make_directory(path: &Path) -> std::io::Result<()> {
+    fs::DirBuilder::new().mode(DIRECTORY_MODE).create(path)
 }
 
 /// Where the files are until all of them are there: beside the directory.

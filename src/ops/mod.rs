@@ -340,6 +340,16 @@ fn permit(
     permit_access(context, model.access, action, name.as_str())
 }
 
+/// What is asked for, as the one who was refused reads it.
+fn words_of(action: Action) -> &'static str {
+    match action {
+        Action::Read => "read",
+        Action::Write => "change",
+        Action::Own => "change the owner or mode of",
+        Action::Administer => "administer",
+    }
+}
+
 fn permit_access(
     context: &Context,
     access: Access,
@@ -350,11 +360,7 @@ fn permit_access(
         Verdict::Allowed => Ok(()),
         Verdict::Refused { needs } => Err(OpsError::Denied {
             user: context.caller.user.clone(),
-            action: match action {
-                Action::Read => "read",
-                Action::Write => "change",
-                Action::Own => "change the access of",
-            },
+            action: words_of(action),
             what: what.to_owned(),
             needs,
         }),

@@ -98,7 +98,12 @@ impl Workspace {
             let state = self.state();
             let seqs = match &options.model {
                 None => {
-                    super::permit_access(context, state.root_access(), Action::Own, "the store")?;
+                    super::permit_access(
+                        context,
+                        state.root_access(),
+                        Action::Administer,
+                        "the store",
+                    )?;
                     state.records().seqs().collect()
                 }
                 Some(name) => {
@@ -202,7 +207,7 @@ impl Workspace {
     /// What concerns the store as a whole is for who owns the root of the mount.
     pub(super) fn permit_administration(&self, context: &Context) -> Result<(), OpsError> {
         let access = self.state().root_access();
-        super::permit_access(context, access, Action::Own, "the store")
+        super::permit_access(context, access, Action::Administer, "the store")
     }
 }
 

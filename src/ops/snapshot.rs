@@ -102,9 +102,16 @@ impl Workspace {
         let tracked = Tracked { progress, sealing: &guard.sealing };
         match &options.source {
             Source::Draft { sub } => {
-                self.snapshot_draft(context, options, sub.as_deref(), &tracked)
+                let sub = sub.as_deref().unwrap_or(Path::new(""));
+                let base = Path::new(options.model.as_str()).join("draft");
+                self.snapshot_draft(context, options, sub, &tracked).map_err(|e| e.below(&base))
             }
-            Source::Path(path) => self.snapshot_path(context, options, path, &tracked),
+            Source::Path(path) => {
+                let is_directory = std::fs::metadata(path).is_ok_and(|found| found.is_dir());
+                let base = if is_directory { Some(path.as_path()) } else { path.parent() };
+                let sealed = self.snapshot_path(context, options, path, &tracked);
+                sealed.map_err(|e| e.below(base.unwrap_or(path)))
+            }
         }
     }
 
@@ -139,11 +146,10 @@ impl Workspace {
         &self,
         context: &Context,
         options: &SnapshotOptions,
-        sub: Option<&Path>,
+        sub: &Path,
         progress: &Tracked<'_>,
     ) -> Result<SnapshotReport, OpsError> {
         let model = &options.model;
-        let sub = sub.unwrap_or(Path::new(""));
         let frozen = self.draft(model)?.freeze(sub).map_err(|error| match error {
             FreezeError::Busy { paths } => OpsError::DraftBusy { model: model.clone(), paths },
             FreezeError::Frozen { .. } => OpsError::SealInProgress { model: model.clone() },

@@ -35,8 +35,10 @@ pub enum CatalogError {
     Panicked,
     #[error("the catalog did not open within {} s", OPEN_WAIT.as_secs())]
     Slow,
-    #[error("the catalog holds {what} that is none")]
+    #[error("the catalog holds a value that is not {what}")]
     Value { what: &'static str },
+    #[error("there is no catalog")]
+    Absent,
     #[error("cannot make a directory for the catalog: {0}")]
     Io(#[from] std::io::Error),
 }
@@ -111,7 +113,8 @@ impl Catalog {
     pub fn open(io: &dyn Io, directory: &Path) -> Result<Self, CatalogError> {
         match io.list(directory)?.as_slice() {
             [only] => open_within(only.clone(), OPEN_WAIT),
-            _ => Err(CatalogError::Value { what: "not exactly one database" }),
+            // More than one is left where a replacement was cut off.
+            _ => Err(CatalogError::Absent),
         }
     }
 

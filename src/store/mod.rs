@@ -329,7 +329,9 @@ fn open_catalog(io: &dyn Io, layout: &Layout) -> Result<(Catalog, bool), StoreEr
         },
         Err(error) => error.to_string(),
     };
-    log::info!("making a new catalog: {why}");
+    if !there.is_empty() {
+        log::info!("making a new catalog from the packs: {why}");
+    }
     let catalog = Catalog::replace(io, &directory).map_err(StoreError::Catalog)?;
     Ok((catalog, false))
 }

@@ -46,7 +46,7 @@ pub fn acquire(path: &Path, holder: &str) -> Result<LockGuard, LockError> {
         Ok(mut file) => {
             file.set_len(0)?;
             file.rewind()?;
-            write!(file, "{} {holder}\n", std::process::id())?;
+            writeln!(file, "{} {holder}", std::process::id())?;
             Ok(LockGuard { _file: file })
         }
         Err((file, nix::errno::Errno::EWOULDBLOCK)) => Err(read_holder(file)),

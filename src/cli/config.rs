@@ -1,0 +1,124 @@
+//! What the environment says, and the defaults of this program.
+
+use std::env;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+
+use crate::format::record::Door;
+use crate::ops::{Caller, Context};
+use crate::sys::{identity, users};
+
+/// Names the directory of the store.
+pub const STORE_VARIABLE: &str = "MODELFS_STORE";
+/// What is logged: `error`, `warn`, `info`, `debug`, `trace`, or one for each module.
+pub const LOG_VARIABLE: &str = "MODELFS_LOG";
+
+/// Version of this program.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Decoded blocks that a daemon keeps, in bytes. The kernel's page cache is the real cache.
+pub const DAEMON_CACHE_BYTES: u64 = 128 << 20;
+/// Decoded blocks that one command keeps, in bytes.
+pub const COMMAND_CACHE_BYTES: u64 = 32 << 20;
+
+const ROOT_STORE: &str = "/var/lib/modelfs";
+const DATA_VARIABLE: &str = "XDG_DATA_HOME";
+const HOME_VARIABLE: &str = "HOME";
+const DATA_BELOW_HOME: &str = ".local/share";
+const STORE_BELOW_DATA: &str = "modelfs";
+
+/// Why there is no store to speak of.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("no store is named, and neither `{DATA_VARIABLE}` nor `{HOME_VARIABLE}` is set")]
+    NoStore,
+    #[error("the path of a store is empty")]
+    EmptyStore,
+    #[error("cannot find `{path}`: {source}")]
+    Path { path: PathBuf, source: io::Error },
+}
+
+/// The store's directory: as named, else the default; absolute, its links resolved where it exists.
+///
+/// # Errors
+/// Says what is missing.
+pub fn store(named: Option<&Path>) -> Result<PathBuf, ConfigError> {
+    let path = match named {
+        Some(path) if path.as_os_str().is_empty() => return Err(ConfigError::EmptyStore),
+        Some(path) => path.to_owned(),
+        None => default_store(
+            identity::own_uid(),
+            env::var_os(DATA_VARIABLE).map(PathBuf::from),
+            env::var_os(HOME_VARIABLE).map(PathBuf::from),
+        )?,
+    };
+    let path = absolute(&path)?;
+    Ok(path.canonicalize().unwrap_or(path))
+}
+
+/// A path that means the same in another process.
+///
+/// # Errors
+/// Where the current directory is gone.
+pub fn absolute(path: &Path) -> Result<PathBuf, ConfigError> {
+    std::path::absolute(path).map_err(|source| ConfigError::Path { path: path.to_owned(), source })
+}
+
+fn default_store(
+    uid: u32,
+    data: Option<PathBuf>,
+    home: Option<PathBuf>,
+) -> Result<PathBuf, ConfigError> {
+    if uid == 0 {
+        return Ok(ROOT_STORE.into());
+    }
+    // The specification says that a relative path there is to be ignored.
+    let data = data.filter(|path| path.is_absolute());
+    let home = home.filter(|path| path.is_absolute());
+    let data = data.or_else(|| Some(home?.join(DATA_BELOW_HOME)));
+    Ok(data.ok_or(ConfigError::NoStore)?.join(STORE_BELOW_DATA))
+}
+
+/// The user of this process, through the door of the command line.
+///
+/// # Errors
+/// Those of `getgroups`.
+pub fn caller() -> io::Result<Caller> {
+    let uid = identity::own_uid();
+    Ok(Caller {
+        user: users::name_of(uid),
+        uid,
+        gid: identity::own_gid(),
+        groups: identity::own_groups()?,
+        door: Door::Cli,
+    })
+}
+
+/// The same now, for a verb that runs in this process.
+///
+/// # Errors
+/// Those of `getgroups`.
+pub fn context() -> io::Result<Context> {
+    Ok(Context { caller: caller()?, now: Timestamp::now(), assume: false })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_store_is_where_the_user_keeps_data() {
+        let check = |uid, data: Option<&str>, home: Option<&str>, expected: Option<&str>| {
+            let found = default_store(uid, data.map(PathBuf::from), home.map(PathBuf::from)).ok();
+            assert_eq!(found.as_deref(), expected.map(Path::new), "{uid} {data:?} {home:?}");
+        };
+        check(0, Some("/x"), Some("/root"), Some("/var/lib/modelfs"));
+        check(7, Some("/x"), Some("/home/ann"), Some("/x/modelfs"));
+        check(7, None, Some("/home/ann"), Some("/home/ann/.local/share/modelfs"));
+        check(7, Some("x"), Some("/home/ann"), Some("/home/ann/.local/share/modelfs"));
+        check(7, Some(""), Some(""), None);
+        check(7, None, None, None);
+    }
+}

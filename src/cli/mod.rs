@@ -1,0 +1,142 @@
+//! The command line: arguments to requests, reports to text, failures to exit codes.
+//!
+//! The only layer that prints. An answer goes to standard output, whole or not at all; failures,
+//! progress and the log go to standard error.
+
+pub mod args;
+mod client;
+pub mod config;
+mod debug;
+pub mod failure;
+mod mount;
+mod progress;
+mod render;
+mod table;
+mod umount;
+mod usage;
+mod verbs;
+
+use std::io::{self, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use self::args::{Arguments, Command};
+use self::client::Client;
+use self::failure::{EXIT_DONE, exit_code, failure_with_hint, of_config, of_io};
+use self::mount::Shown;
+use self::progress::Bar;
+use crate::daemon::log::DaemonLog;
+use crate::ops::{Failure, FailureKind, Report, Request};
+
+/// Runs the program with the arguments of this process.
+pub fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return usage::answer(&error),
+    };
+    let log = start_log(&arguments.command);
+    let shown = if arguments.global.json { Shown::Json } else { Shown::Text };
+    match (run(&arguments, shown, log), &arguments.command) {
+        (Ok(()), _) => ExitCode::from(EXIT_DONE),
+        // It has told the process that started it, which says it.
+        (Err(failure), Command::Mount(mount)) if mount.detached => {
+            ExitCode::from(exit_code(failure.kind))
+        }
+        (Err(failure), _) => say(&failure, shown),
+    }
+}
+
+/// Prints a failure and gives its exit code.
+fn say(failure: &Failure, shown: Shown) -> ExitCode {
+    let text = match shown {
+        Shown::Text => failure::render_text(failure),
+        Shown::Json => failure::render_json(failure),
+    };
+    // Where standard error is closed, the exit code is all that is left to say.
+    drop(io::stderr().write_all(text.as_bytes()));
+    ExitCode::from(exit_code(failure.kind))
+}
+
+fn run(arguments: &Arguments, shown: Shown, log: DaemonLog) -> Result<(), Failure> {
+    let store = || config::store(arguments.global.store.as_deref()).map_err(|e| of_config(&e));
+    match &arguments.command {
+        Command::Mount(mount) => mount::run(mount, &store()?, shown, log),
+        Command::Umount(umount) => umount::run(umount, shown),
+        command => match (verbs::request(command)?, command) {
+            (Some(request), _) => run_verb(request, &store()?, shown),
+            (None, Command::Debug(debug)) => debug::run(&debug.command, &store()?, shown),
+            (None, _) => unreachable!("every other command is a verb"),
+        },
+    }
+}
+
+fn run_verb(request: Request, store: &Path, shown: Shown) -> Result<(), Failure> {
+    let client = Client::open(store, verbs::where_absent(&request))?;
+    let bar = Bar::default();
+    let report = client.run(request, &bar);
+    drop(bar);
+    let report = report?;
+    print(&match shown {
+        Shown::Text => render::text(&report),
+        Shown::Json => render::json(&report),
+    })?;
+    judge(&report)
+}
+
+/// A check that found damage is a failure, however well it went.
+fn judge(report: &Report) -> Result<(), Failure> {
+    let (message, hint) = match report {
+        Report::Verify(report) if !report.damage.is_empty() => (
+            format!("the store is damaged in {} places", report.damage.len()),
+            "versions that are not named still read well; restore the files named from a copy",
+        ),
+        Report::Repair(report) if !report.damage.is_empty() => (
+            format!("{} files could not be read for the catalog", report.damage.len()),
+            "modelfs verify --read-data",
+        ),
+        Report::History(report) if report.verified == Some(false) => {
+            ("the chain of the history is broken".to_owned(), "modelfs verify")
+        }
+        _ => return Ok(()),
+    };
+    Err(failure_with_hint(FailureKind::Damaged, message, hint))
+}
+
+/// Writes an answer to standard output. A reader who has seen enough (`| head -1`) is no failure.
+fn print(text: &str) -> Result<(), Failure> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(of_io("cannot write to standard output", &error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Says on standard error what a log without a file holds.
+fn spill(log: &DaemonLog) {
+    drop(io::stderr().write_all(&log.take_early()));
+}
+
+/// Starts the log: on standard error, and for a detached daemon in a file once it has one.
+fn start_log(command: &Command) -> DaemonLog {
+    let log = DaemonLog::default();
+    let level = match command {
+        Command::Mount(_) => log::LevelFilter::Info,
+        _ => log::LevelFilter::Warn,
+    };
+    let mut builder = env_logger::Builder::new();
+    builder.filter_level(level).parse_env(config::LOG_VARIABLE);
+    if matches!(command, Command::Mount(mount) if mount.detached) {
+        builder.target(env_logger::Target::Pipe(Box::new(log.clone())));
+        let log = log.clone();
+        std::panic::set_hook(Box::new(move |panic| {
+            log::error!("{panic}");
+            spill(&log);
+        }));
+    }
+    builder.init();
+    log
+}

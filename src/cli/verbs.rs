@@ -1,0 +1,181 @@
+//! From arguments to requests: the commands that are one verb.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::args::{AliasCommand, Command, DebugCommand, Pair, Rollback, Snapshot};
+use super::client::Absent;
+use super::config;
+use super::failure::{failure_with_hint, of_config};
+use crate::format::names::{At, ModelName, Reference};
+use crate::ops::{
+    ExportOptions, Failure, FailureKind, HistoryOptions, PromoteOptions, Request, RollbackOptions,
+    SnapshotOptions, Source, VerifyOptions,
+};
+
+/// The request that a command stands for; `None` for those that are more than one verb.
+///
+/// # Errors
+/// `Usage` for arguments that do not go together.
+pub fn request(command: &Command) -> Result<Option<Request>, Failure> {
+    Ok(Some(match command {
+        Command::Mount(_) | Command::Umount(_) => return Ok(None),
+        Command::Debug(debug) => match debug.command {
+            DebugCommand::Catalog => Request::DebugCatalog,
+            _ => return Ok(None),
+        },
+        Command::Snapshot(snapshot) => Request::Snapshot(snapshot_options(snapshot)?),
+        Command::List(list) => Request::List { model: list.model.clone() },
+        Command::Show(show) => Request::Show { reference: show.reference.clone() },
+        Command::History(history) => Request::History(HistoryOptions {
+            model: history.model.clone(),
+            verify: history.verify,
+        }),
+        Command::Stats(_) => Request::Stats,
+        Command::Status(_) => Request::Status,
+        Command::Promote(promote) => Request::Promote(PromoteOptions {
+            reference: promote.reference.clone(),
+            alias: promote.alias.clone(),
+            message: promote.message.clone(),
+        }),
+        Command::Rollback(rollback) => Request::Rollback(rollback_options(rollback)?),
+        Command::Alias(alias) => match &alias.command {
+            AliasCommand::List { model } => Request::AliasList { model: model.clone() },
+            AliasCommand::Remove { model, alias } => {
+                Request::AliasRemove { model: model.clone(), alias: alias.clone() }
+            }
+        },
+        Command::Export(export) => Request::Export(ExportOptions {
+            reference: export.reference.clone(),
+            directory: config::absolute(&export.directory).map_err(|e| of_config(&e))?,
+        }),
+        Command::Verify(verify) => Request::Verify(VerifyOptions { read_data: verify.read_data }),
+        Command::Repair(_) => Request::Repair,
+    }))
+}
+
+/// Only a snapshot of files outside makes a store: a draft that is not there cannot be sealed.
+pub fn where_absent(request: &Request) -> Absent {
+    match request {
+        Request::Snapshot(SnapshotOptions { source: Source::Path(_), .. }) => Absent::Create,
+        _ => Absent::Refuse,
+    }
+}
+
+fn snapshot_options(snapshot: &Snapshot) -> Result<SnapshotOptions, Failure> {
+    Ok(SnapshotOptions {
+        model: snapshot.model.clone(),
+        source: match &snapshot.path {
+            None => Source::Draft { sub: None },
+            Some(path) => Source::Path(existing(path)?),
+        },
+        message: snapshot.message.clone(),
+        metrics: map("--metric", &snapshot.metric)?,
+        params: map("--param", &snapshot.param)?,
+        labels: map("--label", &snapshot.label)?,
+        datasets: Vec::new(),
+        alias: snapshot.alias.clone(),
+    })
+}
+
+/// Looked at here as well, so that a mistyped path makes no store and no model.
+fn existing(path: &Path) -> Result<std::path::PathBuf, Failure> {
+    let what = || format!("cannot read `{}`", path.display());
+    std::fs::metadata(path).map_err(|error| super::failure::of_io(what(), &error))?;
+    config::absolute(path).map_err(|error| of_config(&error))
+}
+
+fn map(flag: &str, pairs: &[Pair]) -> Result<BTreeMap<String, Value>, Failure> {
+    let mut map = BTreeMap::new();
+    for pair in pairs {
+        if map.insert(pair.key.clone(), pair.value.clone()).is_some() {
+            let message = format!("`{flag} {}=…` is given twice", pair.key);
+            return Err(failure_with_hint(FailureKind::Usage, message, "give each key once"));
+        }
+    }
+    Ok(map)
+}
+
+fn rollback_options(rollback: &Rollback) -> Result<RollbackOptions, Failure> {
+    let to = rollback.to.as_deref().map(|to| target(&rollback.model, to)).transpose()?;
+    Ok(RollbackOptions {
+        model: rollback.model.clone(),
+        alias: rollback.alias.clone(),
+        to,
+        message: rollback.message.clone(),
+    })
+}
+
+/// `churn/v6`, or `v6` for short, as the model is named already.
+fn target(model: &ModelName, text: &str) -> Result<Reference, Failure> {
+    let found = if text.contains('/') || text == model.as_str() {
+        text.parse::<Reference>()
+    } else {
+        text.parse::<At>().map(|at| Reference { model: model.clone(), at })
+    };
+    let hint = "modelfs rollback --help";
+    found.map_err(|e| failure_with_hint(FailureKind::Usage, e.to_string(), hint))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::args::Arguments;
+    use clap::Parser;
+    use serde_json::json;
+
+    fn parse(line: &str) -> Result<Option<Request>, Failure> {
+        let words = std::iter::once("modelfs").chain(line.split_whitespace());
+        request(&Arguments::try_parse_from(words).unwrap().command)
+    }
+
+    #[test]
+    fn a_command_is_its_request() {
+        let check = |line: &str, expected: Value| {
+            let found = parse(line).unwrap().map(|request| serde_json::to_value(request).unwrap());
+            assert_eq!(found.unwrap_or_default(), expected, "{line}");
+        };
+        check("mount /models", Value::Null);
+        check("umount /models", Value::Null);
+        check("debug pack ab", Value::Null);
+        check("debug catalog", json!({"verb": "debug_catalog"}));
+        check("list", json!({"verb": "list", "options": {"model": null}}));
+        let rollback = |to: &str| {
+            json!({"verb": "rollback", "options":
+            {"model": "churn", "alias": "prod", "to": to, "message": ""}})
+        };
+        check("rollback churn prod --to churn/v6", rollback("churn/v6"));
+        check("rollback churn prod --to v6", rollback("churn/v6"));
+        check("rollback churn prod --to churn", rollback("churn/latest"));
+        check(
+            "export churn/v1 /tmp/x",
+            json!({"verb": "export", "options":
+            {"reference": "churn/v1", "directory": "/tmp/x"}}),
+        );
+        check(
+            "snapshot churn / --metric a=1 --metric b=x",
+            json!({"verb": "snapshot", "options": {
+            "model": "churn", "source": {"path": "/"}, "message": "", "metrics": {"a": 1, "b": "x"},
+            "params": {}, "labels": {}, "datasets": [], "alias": null}}),
+        );
+    }
+
+    #[test]
+    fn only_a_snapshot_of_files_makes_a_store() {
+        let absent = |line: &str| where_absent(&parse(line).unwrap().unwrap());
+        assert_eq!(absent("snapshot churn /"), Absent::Create);
+        assert_eq!(absent("snapshot churn"), Absent::Refuse);
+        assert_eq!(absent("repair"), Absent::Refuse);
+    }
+
+    #[test]
+    fn what_does_not_go_together_is_a_usage_error() {
+        let kind = |line: &str| parse(line).unwrap_err().kind;
+        assert_eq!(kind("snapshot churn --metric a=1 --metric a=2"), FailureKind::Usage);
+        assert_eq!(kind("rollback churn prod --to draft"), FailureKind::Usage);
+        assert_eq!(kind("rollback churn prod --to churn/a/b"), FailureKind::Usage);
+        assert_eq!(kind("snapshot churn /no/such/file"), FailureKind::NotFound);
+    }
+}
