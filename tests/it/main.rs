@@ -1,0 +1,24 @@
+//! Tests of the binary as its users meet it: through a mount, a shell, the command line.
+//!
+//! One program, so that it is linked once; a module per subject. `harness` gives each test a store
+//! and a mount of its own, `syscalls` what std does not have.
+
+mod harness;
+mod syscalls;
+
+mod aliases;
+mod busy;
+mod commands;
+mod control;
+mod daemon;
+mod damage;
+mod draft;
+mod faults;
+mod full;
+mod hostile;
+mod kill;
+mod live;
+mod main_job;
+mod permissions;
+mod refusals;
+mod tidy;
