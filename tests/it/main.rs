@@ -15,6 +15,7 @@ mod damage;
 mod draft;
 mod faults;
 mod full;
+mod golden;
 mod hostile;
 mod kill;
 mod live;
