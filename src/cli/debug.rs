@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::args::DebugCommand;
-use super::client::{Absent, Client};
+use super::client::{Absent, Client, no_store};
 use super::failure::failure_with_hint;
 use super::mount::Shown;
 use super::print;
@@ -14,6 +14,7 @@ use crate::format::ids::{ChunkId, ManifestId, PackId};
 use crate::format::names::Reference;
 use crate::ops::debug;
 use crate::ops::{Failure, FailureKind, NoProgress, OpsError, Report, Request};
+use crate::store::StoreError;
 use crate::sys::io::Real;
 
 /// Runs one of the commands that read files.
@@ -21,7 +22,10 @@ use crate::sys::io::Real;
 /// # Errors
 /// `Usage` for what names nothing, else what reading gives.
 pub fn run(command: &DebugCommand, store: &Path, shown: Shown) -> Result<(), Failure> {
-    let told = |found: Result<Value, OpsError>| found.map_err(|error| Failure::from(&error));
+    if !store.is_dir() {
+        return Err(no_store(store));
+    }
+    let told = |found: Result<Value, OpsError>| found.map_err(|error| of_debug(&error));
     let (value, text): (Value, fn(&Value) -> String) = match command {
         DebugCommand::Chunk { id } => {
             let id: ChunkId = parse(id, "chunk")?;
@@ -41,6 +45,23 @@ pub fn run(command: &DebugCommand, store: &Path, shown: Shown) -> Result<(), Fai
         Shown::Json => format!("{value}\n"),
         Shown::Text => text(&value),
     })
+}
+
+/// What is missing may be damage to a version; here it was only asked for.
+fn of_debug(error: &OpsError) -> Failure {
+    let told = Failure::from(error);
+    let (kind, hint) = match error {
+        OpsError::Store(StoreError::ChunkMissing { .. } | StoreError::ManifestMissing { .. }) => {
+            (FailureKind::NotFound, None)
+        }
+        OpsError::Store(StoreError::Io { source, .. })
+            if source.kind() == std::io::ErrorKind::NotFound =>
+        {
+            (FailureKind::NotFound, None)
+        }
+        _ => (told.kind, told.hint.clone()),
+    };
+    Failure { kind, hint, ..told }
 }
 
 /// Packs and manifests may be named by the path of their file, whose name is the identifier.

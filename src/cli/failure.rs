@@ -108,10 +108,14 @@ pub fn render_json(failure: &Failure) -> String {
     struct Shown<'a> {
         ok: bool,
         exit: u8,
-        #[serde(flatten)]
-        failure: &'a Failure,
+        kind: FailureKind,
+        error: &'a str,
+        because: &'a [String],
+        hint: Option<&'a str>,
     }
-    let shown = Shown { ok: false, exit: exit_code(failure.kind), failure };
+    let Failure { kind, message, because, hint } = failure;
+    let (exit, hint) = (exit_code(*kind), hint.as_deref());
+    let shown = Shown { ok: false, exit, kind: *kind, error: message, because, hint };
     let mut text = serde_json::to_string(&shown).expect("a failure has text keys only");
     text.push('\n');
     text
@@ -135,8 +139,8 @@ mod tests {
                 assert_eq!(render_text(&failure), text);
                 let json: serde_json::Value = serde_json::from_str(&render_json(&failure)).unwrap();
                 assert_eq!((&json["ok"], &json["exit"]), (&false.into(), &code.into()));
-                assert_eq!(json["message"], "cannot read `churn/prod`");
-                assert_eq!(serde_json::from_value::<Failure>(json).unwrap(), failure);
+                assert_eq!(json["error"], "cannot read `churn/prod`");
+                assert_eq!((&json["because"], &json["hint"]), (&because.into(), &hint.into()));
             };
         let first = "error: cannot read `churn/prod`\n";
         check(FailureKind::CouldNot, 1, &[], None, first);

@@ -36,10 +36,11 @@ impl From<&DaemonError> for Failure {
 
 fn of_mount(error: &MountError) -> (FailureKind, Option<String>) {
     match error {
-        MountError::NotDirectory { .. } => (FailureKind::Usage, None),
+        MountError::NotDirectory { .. } => (FailureKind::CouldNot, None),
         MountError::Occupied { .. } | MountError::Silent { .. } => (FailureKind::Busy, None),
         MountError::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
-            let hint = "mount as root, or let this user open `/dev/fuse` and use `fusermount3`";
+            let hint = "mount as root, or have FUSE opened for users: `/dev/fuse` with mode 0666, and \
+                        for `--allow-other` the line `user_allow_other` in `/etc/fuse.conf`";
             (FailureKind::Refused, Some(hint.to_owned()))
         }
         MountError::Io { .. } => (FailureKind::CouldNot, None),
@@ -52,7 +53,7 @@ fn of_mountpoint(error: &MountpointError) -> (FailureKind, Option<String>) {
             (FailureKind::NotFound, Some(format!("mkdir -p {}", path.display())))
         }
         MountpointError::NotADirectory(_) => {
-            (FailureKind::Usage, Some("name an empty directory".to_owned()))
+            (FailureKind::CouldNot, Some("name an empty directory".to_owned()))
         }
         MountpointError::NotEmpty(_) => {
             (FailureKind::Busy, Some("move its files away, or name an empty directory".to_owned()))

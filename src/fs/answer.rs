@@ -9,10 +9,10 @@ use super::handles::Handle;
 /// How long the kernel may keep what never changes.
 pub const FOREVER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
-/// How long the kernel may believe the attributes of the root and of a model's directory.
+/// How long the kernel may believe the attributes of a model's directory.
 ///
-/// Their owner, group and mode change through the mount only, so the kernel knows; but it asks anew
-/// on each step of a path without this. Only the time of the last change may be shown late.
+/// Owner, group and mode change through the mount only, so the kernel knows; without this it asks
+/// again right after it has looked the model up. Only the time of the last change may be late.
 pub const BRIEFLY: Duration = Duration::from_secs(1);
 
 /// Who asks.
@@ -108,6 +108,16 @@ impl AsFd for Backing {
         let Handle::Draft(file) = &*self.0 else { unreachable!("only draft files are backed") };
         file.file().as_fd()
     }
+}
+
+/// Who wants to read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reader {
+    /// A program, with read(2) or its like.
+    Program,
+    /// The kernel, to fill its cache: for a mapping, or for sendfile(2) and splice(2), which go by
+    /// the size in the attributes.
+    PageCache,
 }
 
 /// A time to set.

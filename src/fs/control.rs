@@ -19,15 +19,26 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::FsError;
+use super::answer::Reader;
 use super::generated::Refusals;
 use crate::format::ids::TreeDigest;
 use crate::format::names::{AliasName, ModelName, VersionNumber};
-use crate::ops::{Context, NoProgress, SnapshotOptions, SnapshotReport, Source, Workspace};
+use crate::ops::{
+    Context, NoProgress, OpsError, SnapshotOptions, SnapshotReport, Source, Workspace,
+};
 
 /// Longest command, in bytes.
 pub const COMMAND_BYTES_MAX: usize = 64 << 10;
 /// How long a write waits for its answer; the work goes on after that.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(60 * 60);
+/// How long files that were closed may still count as open: the kernel tells us of the last close
+/// only after the program has gone on, perhaps to write to the control file.
+const CLOSE_TIME_MAX: Duration = Duration::from_secs(1);
+/// Longest pause between two looks whether they are closed.
+const CLOSE_PAUSE_MAX: Duration = Duration::from_millis(50);
+/// Size of the control file in `stat`. No answer has it; but a file of size 0 would be empty to
+/// sendfile(2), without a word to us.
+pub const SIZE_BYTES: u64 = 4_096;
 /// Most snapshots that run at one time.
 const RUNNING_MAX: usize = 64;
 
@@ -176,18 +187,30 @@ impl Desk {
     }
 
     /// Reads on in the answer; the bytes that fit into `out`.
-    pub fn read(&self, handle: &ControlHandle, out: &mut [u8]) -> usize {
+    ///
+    /// # Errors
+    /// `Operation` for the page cache: an answer has no place in it, and sendfile(2), which would
+    /// go by a size that is not true, gives an error then, after which its users read.
+    pub fn read(
+        &self,
+        handle: &ControlHandle,
+        reader: Reader,
+        out: &mut [u8],
+    ) -> Result<usize, FsError> {
+        if reader == Reader::PageCache {
+            return Err(FsError::Operation);
+        }
         let last = || self.last(&handle.model);
         let mut answer = handle.answer.lock();
         if answer.line.is_none() {
             answer.line = last();
         }
-        let Some(line) = &answer.line else { return 0 };
+        let Some(line) = &answer.line else { return Ok(0) };
         let rest = &line.as_bytes()[answer.cursor..];
         let count = rest.len().min(out.len());
         out[..count].copy_from_slice(&rest[..count]);
         answer.cursor += count;
-        count
+        Ok(count)
     }
 
     /// Takes one command and begins to carry it out.
@@ -201,10 +224,15 @@ impl Desk {
         let begun = parsed.and_then(|(options, when)| {
             let slot = self.take_slot()?;
             let (sender, done) = mpsc::channel();
-            // An asynchronous command answers later than its own write: not on that descriptor.
             let answer = match when {
                 When::Done => Some(Arc::clone(&handle.answer)),
-                When::AtOnce => None,
+                When::AtOnce => {
+                    // Before the work begins, which has the last word.
+                    let (model, progress) = (&handle.model, ".modelfs/status.json");
+                    let line = line(&Begun { ok: true, asynchronous: true, model, progress });
+                    self.publish(model, &line, Some(&handle.answer));
+                    None
+                }
             };
             let work = move || {
                 let result = slot.desk.carry_out(&context, &options, answer.as_deref());
@@ -221,12 +249,7 @@ impl Desk {
                 let answer = Arc::clone(&handle.answer);
                 Ok(Written::Pending(Pending { bytes: command.len(), done, answer }))
             }
-            Ok((When::AtOnce, _)) => {
-                let (model, progress) = (&handle.model, ".modelfs/status.json");
-                let line = line(&Begun { ok: true, asynchronous: true, model, progress });
-                handle.answer.lock().set(&line);
-                Ok(Written::Done(command.len()))
-            }
+            Ok((When::AtOnce, _)) => Ok(Written::Done(command.len())),
             Err(error) => {
                 self.publish(&handle.model, &failure_line(&error), Some(&handle.answer));
                 Err(error)
@@ -240,7 +263,7 @@ impl Desk {
         options: &SnapshotOptions,
         answer: Option<&Mutex<Answer>>,
     ) -> Result<(), FsError> {
-        let work = || self.workspace.snapshot(context, options, &NoProgress);
+        let work = || self.seal(context, options);
         let result = match catch_unwind(AssertUnwindSafe(work)) {
             Ok(result) => result.map_err(FsError::Ops),
             Err(_panic) => Err(FsError::Panic),
@@ -258,6 +281,25 @@ impl Desk {
             self.refusals.keep(Some(options.model.clone()), (self.now)(), error);
         }
         result.map(drop)
+    }
+
+    /// Seals, once the files that were just closed are known to be.
+    fn seal(
+        &self,
+        context: &Context,
+        options: &SnapshotOptions,
+    ) -> Result<SnapshotReport, OpsError> {
+        let (mut waited, mut pause) = (Duration::ZERO, Duration::from_millis(1));
+        loop {
+            match self.workspace.snapshot(context, options, &NoProgress) {
+                Err(OpsError::DraftBusy { .. }) if waited < CLOSE_TIME_MAX => {
+                    thread::sleep(pause);
+                    waited += pause;
+                    pause = (pause * 2).min(CLOSE_PAUSE_MAX);
+                }
+                done => return done,
+            }
+        }
     }
 
     fn publish(&self, model: &ModelName, line: &Arc<str>, answer: Option<&Mutex<Answer>>) {

@@ -33,7 +33,7 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 
 pub use answer::{
-    Attributes, Backing, Cache, Changes, Found, Kind, Lookup, NewTime, Opened, RenameMode,
+    Attributes, Backing, Cache, Changes, Found, Kind, Lookup, NewTime, Opened, Reader, RenameMode,
     Requester, Space, time,
 };
 pub use control::{Pending, Written};
@@ -388,7 +388,7 @@ impl Filesystem {
 
     fn attributes_of(&self, node: &Node, number: u64) -> Result<(Attributes, Duration), FsError> {
         let ttl = match node {
-            Node::Root | Node::Model { .. } => answer::BRIEFLY,
+            Node::Model { .. } => answer::BRIEFLY,
             _ => Duration::ZERO,
         };
         let attributes = match node {
@@ -401,7 +401,7 @@ impl Filesystem {
                 self.model_facts(model)?.directory(0o555)
             }
             Node::Generated(scope, file) => self.generated_attributes(scope, *file)?,
-            Node::Control(model) => self.model_facts(model)?.file(0o666, 0),
+            Node::Control(model) => self.model_facts(model)?.file(0o666, control::SIZE_BYTES),
             Node::Alias(link) => {
                 let bytes = link.version.to_string().len() as u64;
                 self.model_facts(&link.model)?.link(bytes, link.since)

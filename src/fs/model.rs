@@ -13,10 +13,12 @@ use super::answer::{Attributes, Kind, time};
 use super::listing::Named;
 use super::nodes::{AliasLink, Node, View};
 use super::root::{INFO, LIVE};
-use super::temporary::is_temporary_name;
+use super::temporary::{is_passing_name, is_temporary_name};
 use super::{Child, Filesystem, FsError, RenameMode, Requester, show, version};
 use crate::format::manifest::EntryIndex;
-use crate::format::names::{AliasName, At, DRAFT, LATEST, ModelName, SNAPSHOT, VersionNumber};
+use crate::format::names::{
+    AliasName, At, DRAFT, LATEST, ModelName, NameError, SNAPSHOT, VersionNumber,
+};
 use crate::format::record::Access;
 use crate::ops::{Must, Wish};
 use crate::registry::state::Model;
@@ -230,17 +232,19 @@ impl Filesystem {
             (Entry::Alias(alias), Entry::Temporary) if mode == RenameMode::Exchange => {
                 return self.commit_link(requester, to, wish(alias, None, must), mode);
             }
-            (Entry::Temporary, Entry::Temporary) => {
+            (Entry::Temporary, Entry::Temporary) if is_passing_name(to) => {
                 return self.rename_temporary(model, (from, to), mode);
             }
-            (Entry::Alias(_), Entry::Temporary) => {
-                return Err(super::model::text(to)?.parse::<AliasName>().map_or_else(
-                    FsError::from,
-                    |alias| FsError::Refused {
-                        action: format!("rename an alias to `{alias}`"),
-                        advice: "such names are for links that tools make for a moment",
-                    },
-                ));
+            (Entry::Alias(_), Entry::Temporary) if is_passing_name(to) => {
+                return Err(FsError::Refused {
+                    action: format!("rename an alias to `{}`", show(to)),
+                    advice: "such names are for links that tools make for a moment",
+                });
+            }
+            (_, Entry::Temporary) => {
+                // What a rename leaves behind is an alias, so this had to be a name for one.
+                text(to)?.parse::<AliasName>()?;
+                return Err(FsError::Missing);
             }
             _ => return Err(self.refuse_pair(model, from, to)),
         };
@@ -314,17 +318,31 @@ impl Filesystem {
     /// The version that a link's text means: `v6`, `./v6`, `v6/`, `../churn/v6`, the same below
     /// the mount point, or another alias in place of `v6`.
     fn resolve_target(&self, model: &ModelName, target: &OsStr) -> Result<VersionNumber, FsError> {
-        let at = parse_target(model, target, &self.settings.mountpoint)?;
+        let parsed = parse_target(model, target, &self.settings.mountpoint);
         let state = self.workspace.state();
         let found = state.model(model).ok_or(FsError::Missing)?;
-        let version = found.resolve(&at).map(|version| version.number);
-        version.ok_or_else(|| FsError::Unknown {
-            what: format!("`{model}/{at}`"),
+        let unknown = |what: String| FsError::Unknown {
+            what: format!("`{what}`"),
             advice: match found.latest() {
                 Some(latest) => format!("the newest version is `{}`", latest.number),
                 None => "the model has no version yet; write to `snapshot` to seal one".to_owned(),
             },
-        })
+        };
+        match parsed? {
+            Target::Here(at) => match found.resolve(&at) {
+                Some(version) => Ok(version.number),
+                None => Err(unknown(format!("{model}/{at}"))),
+            },
+            Target::NoVersion(text) => Err(unknown(format!("{model}/{text}"))),
+            Target::Elsewhere(other) if state.model(&other).is_none() => {
+                Err(unknown(other.to_string()))
+            }
+            Target::Elsewhere(other) => Err(FsError::Malformed {
+                what: format!("`{}`", show(target)),
+                reason: format!("is in `{other}`, not in `{model}`"),
+                advice: "an alias points to a version of its own model, such as `v1`",
+            }),
+        }
     }
 
     /// Why nothing else than an alias can be made or removed in a model's directory.
@@ -417,8 +435,18 @@ fn classify(name: &OsStr) -> Entry {
     }
 }
 
+/// What a link's text means.
+#[derive(Debug)]
+enum Target {
+    Here(At),
+    /// `v0`, `v007`: written like a version, but no version has that name.
+    NoVersion(String),
+    /// In another model, there or not.
+    Elsewhere(ModelName),
+}
+
 /// What a link's text means within `model`.
-fn parse_target(model: &ModelName, target: &OsStr, mountpoint: &Path) -> Result<At, FsError> {
+fn parse_target(model: &ModelName, target: &OsStr, mountpoint: &Path) -> Result<Target, FsError> {
     let malformed = |reason: String| FsError::Malformed {
         what: format!("`{}`", show(target)),
         reason,
@@ -437,12 +465,18 @@ fn parse_target(model: &ModelName, target: &OsStr, mountpoint: &Path) -> Result<
     } else if !is_absolute {
         parts.insert(0, model.as_str());
     }
-    match parts[..] {
-        [named, at] if named == model.as_str() => {
-            at.parse().map_err(|error| malformed(format!("is no version: {error}")))
+    let &[named, at] = &parts[..] else { return Err(malformed("is no version".to_owned())) };
+    let named: ModelName =
+        named.parse().map_err(|error| malformed(format!("is no version: {error}")))?;
+    if named != *model {
+        return Ok(Target::Elsewhere(named));
+    }
+    match at.parse() {
+        Ok(at) => Ok(Target::Here(at)),
+        Err(NameError::Reserved { text }) if text != DRAFT && text != SNAPSHOT => {
+            Ok(Target::NoVersion(text))
         }
-        [named, _] => Err(malformed(format!("is in `{named}`, not in `{model}`"))),
-        _ => Err(malformed("is no version".to_owned())),
+        Err(error) => Err(malformed(format!("is no version: {error}"))),
     }
 }
 
@@ -464,8 +498,11 @@ mod tests {
 
     fn parsed(target: &str) -> Result<String, FsError> {
         let model: ModelName = "churn".parse().unwrap();
-        let at = parse_target(&model, OsStr::new(target), Path::new("/mnt/models"))?;
-        Ok(at.to_string())
+        Ok(match parse_target(&model, OsStr::new(target), Path::new("/mnt/models"))? {
+            Target::Here(at) => at.to_string(),
+            Target::NoVersion(text) => format!("no {text}"),
+            Target::Elsewhere(model) => format!("in {model}"),
+        })
     }
 
     #[test]
@@ -475,6 +512,9 @@ mod tests {
         }
         assert_eq!(parsed("prod").unwrap(), "prod");
         assert_eq!(parsed("latest/").unwrap(), "latest");
+        assert_eq!(parsed("v007").unwrap(), "no v007");
+        assert_eq!(parsed("../other/v6").unwrap(), "in other");
+        assert_eq!(parsed("/mnt/models/other/v6").unwrap(), "in other");
     }
 
     #[test]
@@ -485,16 +525,12 @@ mod tests {
             ".",
             "..",
             "../v6",
-            "../other/v6",
             "../../churn/v6",
             "v6/file",
             "draft",
             "/mnt/models",
             "/mnt/models/v6",
-            "/mnt/models/other/v6",
             "/churn/v6",
-            "v0",
-            "v06",
             "/mnt/models/../models/churn/v6",
             "snapshot",
             "a b",

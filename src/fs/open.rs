@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::io;
 use std::sync::Arc;
 
-use super::answer::{Backing, Cache, Opened};
+use super::answer::{Backing, Cache, Opened, Reader};
 use super::control::{ControlHandle, Written};
 use super::handles::Handle;
 use super::nodes::{Generated, Node, SealedPlace};
@@ -74,7 +74,13 @@ impl Filesystem {
     }
 
     /// Reads from a handle into `out`; fewer bytes than it holds at the end only.
-    pub fn read(&self, handle: u64, offset: u64, out: &mut [u8]) -> Result<usize, FsError> {
+    pub fn read(
+        &self,
+        handle: u64,
+        offset: u64,
+        reader: Reader,
+        out: &mut [u8],
+    ) -> Result<usize, FsError> {
         match &*self.handles.get(handle)? {
             Handle::Sealed(place) => self.read_sealed(place, offset, out),
             Handle::Draft(file) => file.read_at(out, offset).map_err(FsError::Draft),
@@ -82,7 +88,7 @@ impl Filesystem {
             Handle::History(scope) => {
                 Ok(self.workspace.read_history(scope.as_ref(), offset, out)?)
             }
-            Handle::Control(control) => Ok(self.desk.read(control, out)),
+            Handle::Control(control) => self.desk.read(control, reader, out),
             Handle::Directory(_) => Err(FsError::Directory),
         }
     }

@@ -30,6 +30,12 @@ pub fn is_temporary_name(name: &OsStr) -> bool {
     }
 }
 
+/// Whether tools use `name` for a link that they will rename: it starts with a dot, or is one of
+/// coreutils'.
+pub fn is_passing_name(name: &OsStr) -> bool {
+    name.as_bytes().starts_with(b".") || name.to_str().is_some_and(is_coreutils_name)
+}
+
 fn is_coreutils_name(text: &str) -> bool {
     let rest = text.strip_prefix("Cu").map(str::as_bytes);
     rest.is_some_and(|rest| rest.len() == 6 && rest.iter().all(u8::is_ascii_alphanumeric))
@@ -128,6 +134,8 @@ mod tests {
             assert!(!is(name), "{name}");
         }
         assert!(is_temporary_name(OsStr::from_bytes(b"\xff")));
+        assert!(is_passing_name(OsStr::new(".t")) && is_passing_name(OsStr::new("CuA1b2C3")));
+        assert!(!is_passing_name(OsStr::new("a b")));
     }
 
     #[test]

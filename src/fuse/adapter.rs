@@ -24,7 +24,7 @@ use super::convert;
 use super::passthrough::{Modes, Refusal};
 use crate::fs::{
     Backing, Changes, Detail, Entry, Filesystem, Flow, Found, FsError, Kind, Lookup,
-    NAME_BYTES_MAX, Opened, RenameMode, Requester, SyncScope, Written,
+    NAME_BYTES_MAX, Opened, Reader, RenameMode, Requester, SyncScope, Written,
 };
 
 /// Largest piece that the kernel writes at once.
@@ -405,16 +405,18 @@ impl fuser::Filesystem for Adapter {
         offset: u64,
         size: u32,
         _flags: OpenFlags,
-        _lock_owner: Option<LockOwner>,
+        lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
         let size = size as usize;
+        // Only a read for a program itself comes with the owner of its locks.
+        let reader = if lock_owner.is_some() { Reader::Program } else { Reader::PageCache };
         BUFFER.with_borrow_mut(|buffer| {
             if buffer.len() < size {
                 buffer.resize(size, 0);
             }
             let out = &mut buffer[..size];
-            match self.ask("read", |fs| fs.read(handle.0, offset, out)) {
+            match self.ask("read", |fs| fs.read(handle.0, offset, reader, out)) {
                 Ok(count) => reply.data(&buffer[..count]),
                 Err(errno) => reply.error(errno),
             }

@@ -20,7 +20,7 @@ use super::retarget::{Must, Wish};
 use super::source::{Root, SourceFile, SourceTree, mtime_from};
 use super::{
     Context, OpsError, Progress, SealStatus, SnapshotOptions, SnapshotReport, Source, Workspace,
-    permit,
+    permit, permit_access,
 };
 use crate::chunker::Pieces;
 use crate::format::ids::{BlobDigest, TreeDigest};
@@ -87,17 +87,7 @@ impl Workspace {
             let why = format!("{} bytes, at most {MESSAGE_BYTES_MAX}", options.message.len());
             return Err(OpsError::Option { what: "the message", why });
         }
-        let missing = self.state().model(&options.model).is_none();
-        match &options.source {
-            Source::Path(_) if missing => {
-                Root::check_as(context, &options.source)?;
-                let (uid, gid) = (context.caller.uid, context.caller.gid);
-                self.create_model(context, &options.model, Access { uid, gid, mode: MODEL_MODE })?;
-            }
-            Source::Path(_) | Source::Draft { .. } => {
-                permit(&self.state(), context, &options.model, Action::Write)?;
-            }
-        }
+        self.permit_snapshot(context, options)?;
         let guard = self.begin_sealing(&options.model, context.now)?;
         let tracked = Tracked { progress, sealing: &guard.sealing };
         match &options.source {
@@ -111,6 +101,23 @@ impl Workspace {
                 let base = if is_directory { Some(path.as_path()) } else { path.parent() };
                 let sealed = self.snapshot_path(context, options, path, &tracked);
                 sealed.map_err(|e| e.below(base.unwrap_or(path)))
+            }
+        }
+    }
+
+    /// A path outside may be sealed into a model that is still to be made.
+    fn permit_snapshot(
+        &self,
+        context: &Context,
+        options: &SnapshotOptions,
+    ) -> Result<(), OpsError> {
+        let state = self.state();
+        match &options.source {
+            Source::Path(_) if state.model(&options.model).is_none() => {
+                permit_access(context, state.root_access(), Action::Write, "the store")
+            }
+            Source::Path(_) | Source::Draft { .. } => {
+                permit(&state, context, &options.model, Action::Write)
             }
         }
     }
@@ -386,6 +393,10 @@ impl Workspace {
         mut writer: ChunkWriter<'_>,
         frozen: Option<FrozenDraft>,
     ) -> Result<SnapshotReport, OpsError> {
+        if self.state().model(&options.model).is_none() {
+            let (uid, gid) = (context.caller.uid, context.caller.gid);
+            self.create_model(context, &options.model, Access { uid, gid, mode: MODEL_MODE })?;
+        }
         let (version, follows) = self.next_version(&options.model)?;
         let at = (self.clock)();
         let Stored { digest, .. } = stored;
@@ -405,8 +416,7 @@ impl Workspace {
         if let Some(frozen) = &frozen {
             self.write_intent(&options.model, id, frozen)?;
         }
-        let context = Context { now: at, ..context.clone() };
-        let committed = self.commit(&context, |state| {
+        let committed = self.commit(&Context { now: at, ..context.clone() }, |state| {
             let Some(model) = state.model(&options.model) else {
                 return Err(OpsError::NoModel { model: options.model.clone() });
             };
@@ -437,7 +447,7 @@ impl Workspace {
                 return Err(error);
             }
         }
-        Ok(self.report(&context, options, version, &stored, stored_bytes, false))
+        Ok(self.report(context, options, version, &stored, stored_bytes, false))
     }
 
     fn next_version(
@@ -472,19 +482,6 @@ impl Workspace {
             existing,
             notes: stored.source.notes.clone(),
         }
-    }
-}
-
-impl Root {
-    /// Sees whether the caller can open the source at all, before anything is made for it.
-    fn check_as(context: &Context, source: &Source) -> Result<(), OpsError> {
-        let Source::Path(path) = source else { return Ok(()) };
-        if !context.assume {
-            return Self::open(path).map(drop);
-        }
-        let caller = &context.caller;
-        identity::run_as(caller.uid, caller.gid, &caller.groups, || Self::open(path).map(drop))
-            .map_err(|e| OpsError::file("act as the caller on", path, e))?
     }
 }
 

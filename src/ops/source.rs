@@ -70,8 +70,9 @@ impl Root {
         if status.is_dir() {
             return Ok(Self::Directory(at::open_directory(path).map_err(failed)?));
         }
-        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
-            return Err(unfit(path, "neither a directory nor a regular file"));
+        let (Some(parent), Some(name), true) = (path.parent(), path.file_name(), status.is_file())
+        else {
+            return Err(unfit(path, "it is neither a directory nor a regular file"));
         };
         let parent = at::open_directory(parent).map_err(failed)?;
         Ok(Self::File { parent, name: name.into() })
