@@ -16,11 +16,7 @@ pub(super) fn attributes(status: &Status, number: u64) -> Attributes {
         number,
         kind: kind(status.kind()),
         mode: status.permissions(),
-        links: match status.kind() {
-            // Other directories of the mount have one link as well.
-            EntryKind::Directory => 1,
-            _ => u32::try_from(status.nlink).unwrap_or(u32::MAX),
-        },
+        links: u32::try_from(status.nlink).unwrap_or(u32::MAX),
         uid: status.uid,
         gid: status.gid,
         bytes: status.size,

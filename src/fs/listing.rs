@@ -111,6 +111,7 @@ impl Filesystem {
         detail: Detail,
         take: &mut dyn FnMut(&Entry<'_>) -> Flow,
     ) -> Result<(), FsError> {
+        let parent = Node::Sealed(place.clone());
         let children = place.manifest.children(place.entry);
         let skipped = usize::try_from(first).unwrap_or(usize::MAX);
         for (index, child) in (first + DOTS..).zip(children.skip(skipped)) {
@@ -123,7 +124,6 @@ impl Filesystem {
                 next: index + 1,
                 found: None,
             };
-            let parent = Node::Sealed(place.clone());
             if self.hand_over(&parent, entry, detail, take) == Flow::Full {
                 break;
             }

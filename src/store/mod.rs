@@ -119,6 +119,11 @@ impl Store {
         let bytes = durable::read_file(&*io, &path, CONFIG_BYTES_MAX as u64)
             .map_err(|e| StoreError::io("read", &path, e))?;
         let config = Config::parse(&bytes).map_err(|source| StoreError::Config { path, source })?;
+        let catalog = layout.catalog();
+        if !catalog.is_dir() {
+            // Whatever stands in its place: a cache is made anew.
+            io.remove_tree(&catalog).map_err(|e| StoreError::io("remove", &catalog, e))?;
+        }
         for path in layout.directories() {
             durable::ensure_directory(&*io, &path)
                 .map_err(|e| StoreError::io("create", &path, e))?;

@@ -23,3 +23,4 @@ mod main_job;
 mod permissions;
 mod refusals;
 mod tidy;
+mod tree;
