@@ -108,6 +108,9 @@ pub enum Op {
         moves: Vec<Move>,
         #[serde(default, skip_serializing_if = "String::is_empty")]
         message: String,
+        /// It was asked for as a step back: the next one goes further back.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        rollback: bool,
     },
 }
 
@@ -220,7 +223,7 @@ mod tests {
             prev: Record::no_record(),
             time: "2026-01-02T03:04:05.000000006Z".parse().unwrap(),
             actor: Actor { user: "ann".into(), uid: 7, door: Door::Mount },
-            op: Op::Retarget { moves, message: String::new() },
+            op: Op::Retarget { moves, message: String::new(), rollback: false },
         }
     }
 

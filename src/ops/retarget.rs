@@ -16,6 +16,13 @@ pub enum Must {
     Exist,
 }
 
+/// Whether an alias is put where it was before; only then does the next rollback go further back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Direction {
+    Forward,
+    Back,
+}
+
 /// Where one alias shall point; `None` removes it.
 #[derive(Clone, Debug)]
 pub struct Wish {
@@ -44,6 +51,16 @@ impl Workspace {
         wishes: &[Wish],
         message: &str,
     ) -> Result<RetargetReport, OpsError> {
+        self.move_aliases(context, wishes, message, Direction::Forward)
+    }
+
+    fn move_aliases(
+        &self,
+        context: &Context,
+        wishes: &[Wish],
+        message: &str,
+        direction: Direction,
+    ) -> Result<RetargetReport, OpsError> {
         let line = self.commit(context, |state| {
             let mut moves = Vec::new();
             for wish in wishes {
@@ -55,7 +72,8 @@ impl Workspace {
                 }
             }
             let message = message.to_owned();
-            Ok((!moves.is_empty()).then_some(Op::Retarget { moves, message }))
+            let rollback = direction == Direction::Back;
+            Ok((!moves.is_empty()).then_some(Op::Retarget { moves, message, rollback }))
         })?;
         let Some(line) = line else { return Ok(RetargetReport { moves: Vec::new(), seq: None }) };
         let Op::Retarget { moves, .. } = line.record.op else {
@@ -79,8 +97,8 @@ impl Workspace {
         self.retarget(context, &[wish], &options.message)
     }
 
-    /// Puts an alias back to where it was before it was last moved forward, so that a second
-    /// rollback goes further back, or to the version that is named.
+    /// Puts an alias back to the last version that was in it, or to the one that is named. A second
+    /// rollback goes further back.
     pub(super) fn rollback(
         &self,
         context: &Context,
@@ -98,7 +116,7 @@ impl Workspace {
         };
         let (model, alias) = (model.clone(), alias.clone());
         let wish = Wish { model, alias, to: Some(at), must: Must::Exist };
-        self.retarget(context, &[wish], message)
+        self.move_aliases(context, &[wish], message, Direction::Back)
     }
 
     /// Removes an alias.
@@ -132,9 +150,10 @@ impl Workspace {
             let line = self.store.record_line(seq)?;
             let (record, _) = Record::parse(&line)
                 .map_err(|source| crate::store::StoreError::Record { seq, source })?;
-            for step in moves_of(&record.op) {
+            let (moves, direction) = moves_of(&record.op);
+            for step in moves {
                 if step.model == *name && step.alias == *alias {
-                    follow(&mut places, step.to);
+                    follow(&mut places, step.to, direction);
                 }
             }
         }
@@ -143,24 +162,26 @@ impl Workspace {
     }
 }
 
-/// The moves that an operation made.
-fn moves_of(op: &Op) -> &[Move] {
+/// The moves that an operation made, and which way they went.
+fn moves_of(op: &Op) -> (&[Move], Direction) {
     match op {
-        Op::Seal(seal) => &seal.moves,
-        Op::Retarget { moves, .. } => moves,
+        Op::Seal(seal) => (&seal.moves, Direction::Forward),
+        Op::Retarget { moves, rollback: true, .. } => (moves, Direction::Back),
+        Op::Retarget { moves, .. } => (moves, Direction::Forward),
         Op::Init { .. }
         | Op::CreateModel { .. }
         | Op::RemoveModel { .. }
-        | Op::SetAccess { .. } => &[],
+        | Op::SetAccess { .. } => (&[], Direction::Forward),
     }
 }
 
-/// Keeps the way that an alias came: a step to where it was before is a step back.
-fn follow(places: &mut Vec<VersionNumber>, to: Option<VersionNumber>) {
-    match to {
-        None => places.clear(),
-        Some(to) if places.iter().rev().nth(1) == Some(&to) => drop(places.pop()),
-        Some(to) => places.push(to),
+/// Keeps the way that an alias came: a step back takes away what came after its goal.
+fn follow(places: &mut Vec<VersionNumber>, to: Option<VersionNumber>, direction: Direction) {
+    let Some(to) = to else { return places.clear() };
+    let goal = places.iter().rposition(|place| *place == to);
+    match goal.filter(|_| direction == Direction::Back) {
+        Some(goal) => places.truncate(goal + 1),
+        None => places.push(to),
     }
 }
 
@@ -188,17 +209,23 @@ mod tests {
     #[test]
     fn a_second_rollback_goes_further_back() {
         let number = |text: &str| text.parse::<VersionNumber>().unwrap();
+        // `<v2` is a rollback to v2, `-` a removal.
         let way = |steps: &[&str]| {
             let mut places = Vec::new();
             for step in steps {
-                follow(&mut places, (*step != "-").then(|| number(step)));
+                let back = step.strip_prefix('<');
+                let direction = if back.is_some() { Direction::Back } else { Direction::Forward };
+                let to = (*step != "-").then(|| number(back.unwrap_or(step)));
+                follow(&mut places, to, direction);
             }
             places.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
         };
         assert_eq!(way(&["v1", "v2", "v3"]), "v1 v2 v3");
-        assert_eq!(way(&["v1", "v2", "v3", "v2"]), "v1 v2");
-        assert_eq!(way(&["v1", "v2", "v3", "v2", "v1"]), "v1");
-        assert_eq!(way(&["v1", "v2", "v1", "v3"]), "v1 v3");
+        assert_eq!(way(&["v1", "v2", "v3", "<v2"]), "v1 v2");
+        assert_eq!(way(&["v1", "v2", "v3", "<v2", "<v1"]), "v1");
+        assert_eq!(way(&["v2", "v1", "v2"]), "v2 v1 v2");
+        assert_eq!(way(&["v1", "v2", "<v1", "v3"]), "v1 v3");
         assert_eq!(way(&["v1", "v2", "-", "v3"]), "v3");
+        assert_eq!(way(&["v2", "<v1"]), "v2 v1");
     }
 }

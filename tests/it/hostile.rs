@@ -105,7 +105,7 @@ fn a_socket_is_refused_by_name() {
 
 #[test]
 fn a_link_that_leaves_the_tree_is_refused_by_name() {
-    for target in ["/etc/passwd", "..", "../..", "../../v1", "x/../../../y", "/"] {
+    for target in ["/etc/passwd", "../..", "../../v1", "x/../../../y", "/"] {
         check_refused(target, |path| syscalls::symlink(target, path));
     }
 }
