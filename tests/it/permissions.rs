@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
-use crate::harness::{Mount, as_user_command, require_root};
+use crate::harness::{Mount, require_root};
 use crate::syscalls::{self, User, as_user};
 
 /// Owner of the model.
