@@ -91,7 +91,7 @@ mod tests {
         };
         check("show", "required arguments were not provided: <REF>", "modelfs show --help");
         check("promote churn/v1 latest", "`latest` is reserved", "modelfs promote --help");
-        check("list ../x", "`../x` is not a model name", "modelfs list --help");
+        check("list ../x", "`../x` cannot be the name of a model", "modelfs list --help");
         check("lst", "unrecognized subcommand `lst`", "a similar subcommand exists: `list`");
         check("--json alias remove churn", "not provided: <ALIAS>", "modelfs alias remove --help");
         check("list --frob", "unexpected argument `--frob` found", "modelfs list --help");

@@ -174,7 +174,7 @@ mod tests {
         check(b"{}\n", "missing field `protocol`");
         check(b"{\"protocol\":2,\"ask\":{\"later\":[]}}\n", "protocol 2, expected 1");
         check(b"{\"protocol\":1,\"ask\":\"drop\"}\n", "unknown variant `drop`");
-        check(b"{\"protocol\":1,\"ask\":{\"verb\":{\"verb\":\"list\",\"options\":{\"model\":\"../x\"}}}}\n", "not a model name");
+        check(b"{\"protocol\":1,\"ask\":{\"verb\":{\"verb\":\"list\",\"options\":{\"model\":\"../x\"}}}}\n", "cannot be the name of a model");
         let deep = format!("{{\"protocol\":1,\"ask\":{}", "[".repeat(10_000));
         check(format!("{deep}\n").as_bytes(), "cannot be understood");
         // Endless input is given up at the limit.

@@ -23,7 +23,7 @@ pub const SNAPSHOT: &str = "snapshot";
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
     #[error(
-        "`{text}` is not a {what} name: expected 1 to {NAME_BYTES_MAX} of A-Z a-z 0-9 . _ - \
+        "`{text}` cannot be the name of {what}: expected 1 to {NAME_BYTES_MAX} of A-Z a-z 0-9 . _ - \
          with a letter or digit first"
     )]
     Characters { what: &'static str, text: String },
@@ -81,7 +81,7 @@ impl FromStr for ModelName {
     type Err = NameError;
     fn from_str(text: &str) -> Result<Self, NameError> {
         if !has_name_characters(text) {
-            return Err(NameError::Characters { what: "model", text: text.to_owned() });
+            return Err(NameError::Characters { what: "a model", text: text.to_owned() });
         }
         Ok(Self(text.to_owned()))
     }
@@ -96,7 +96,7 @@ impl FromStr for AliasName {
     type Err = NameError;
     fn from_str(text: &str) -> Result<Self, NameError> {
         if !has_name_characters(text) {
-            return Err(NameError::Characters { what: "alias", text: text.to_owned() });
+            return Err(NameError::Characters { what: "an alias", text: text.to_owned() });
         }
         if is_reserved(text) {
             return Err(NameError::Reserved { text: text.to_owned() });

@@ -23,19 +23,12 @@ use super::answer::Reader;
 use super::generated::Refusals;
 use crate::format::ids::TreeDigest;
 use crate::format::names::{AliasName, ModelName, VersionNumber};
-use crate::ops::{
-    Context, NoProgress, OpsError, SnapshotOptions, SnapshotReport, Source, Workspace,
-};
+use crate::ops::{Context, NoProgress, SnapshotOptions, SnapshotReport, Source, Workspace};
 
 /// Longest command, in bytes.
 pub const COMMAND_BYTES_MAX: usize = 64 << 10;
 /// How long a write waits for its answer; the work goes on after that.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(60 * 60);
-/// How long files that were closed may still count as open: the kernel tells us of the last close
-/// only after the program has gone on, perhaps to write to the control file.
-const CLOSE_TIME_MAX: Duration = Duration::from_secs(1);
-/// Longest pause between two looks whether they are closed.
-const CLOSE_PAUSE_MAX: Duration = Duration::from_millis(50);
 /// Size of the control file in `stat`. No answer has it; but a file of size 0 would be empty to
 /// sendfile(2), without a word to us.
 pub const SIZE_BYTES: u64 = 4_096;
@@ -263,7 +256,7 @@ impl Desk {
         options: &SnapshotOptions,
         answer: Option<&Mutex<Answer>>,
     ) -> Result<(), FsError> {
-        let work = || self.seal(context, options);
+        let work = || self.workspace.snapshot(context, options, &NoProgress);
         let result = match catch_unwind(AssertUnwindSafe(work)) {
             Ok(result) => result.map_err(FsError::Ops),
             Err(_panic) => Err(FsError::Panic),
@@ -281,25 +274,6 @@ impl Desk {
             self.refusals.keep(Some(options.model.clone()), (self.now)(), error);
         }
         result.map(drop)
-    }
-
-    /// Seals, once the files that were just closed are known to be.
-    fn seal(
-        &self,
-        context: &Context,
-        options: &SnapshotOptions,
-    ) -> Result<SnapshotReport, OpsError> {
-        let (mut waited, mut pause) = (Duration::ZERO, Duration::from_millis(1));
-        loop {
-            match self.workspace.snapshot(context, options, &NoProgress) {
-                Err(OpsError::DraftBusy { .. }) if waited < CLOSE_TIME_MAX => {
-                    thread::sleep(pause);
-                    waited += pause;
-                    pause = (pause * 2).min(CLOSE_PAUSE_MAX);
-                }
-                done => return done,
-            }
-        }
     }
 
     fn publish(&self, model: &ModelName, line: &Arc<str>, answer: Option<&Mutex<Answer>>) {
@@ -457,7 +431,7 @@ mod tests {
             (b"{\"draft\":\"../x\"}", "not a directory of the draft"),
             (b"{\"draft\":\"/etc\"}", "not a directory of the draft"),
             (b"{\"draft\":\"\"}", "not a directory of the draft"),
-            (b"{\"alias\":\"a/b\"}", "alias name"),
+            (b"{\"alias\":\"a/b\"}", "the name of an alias"),
             (b"\xff", "UTF-8"),
             (&long, "65537 bytes"),
         ] {

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use parking_lot::Mutex;
@@ -29,7 +30,7 @@ use crate::format::names::{At, ModelName, VersionNumber};
 use crate::format::record::{Access, Op, Seal};
 use crate::governance::Action;
 use crate::store::ChunkWriter;
-use crate::store::draft::{FreezeError, FrozenDraft};
+use crate::store::draft::{DraftTree, FreezeError, FrozenDraft};
 use crate::sys::lease::{self, Lease};
 use crate::sys::{at, identity};
 
@@ -37,6 +38,11 @@ use crate::sys::{at, identity};
 pub const MESSAGE_BYTES_MAX: usize = 64 << 10;
 /// Largest `metadata.json` of a draft that is taken over.
 const USER_METADATA_BYTES_MAX: u64 = 1 << 20;
+/// How long files that were closed may still count as open: the kernel tells of the last close only
+/// after the program has gone on, perhaps to ask for the snapshot.
+const CLOSE_TIME_MAX: Duration = Duration::from_secs(1);
+/// Longest pause between two looks whether they are closed.
+const CLOSE_PAUSE_MAX: Duration = Duration::from_millis(50);
 /// Mode of a model that `snapshot MODEL PATH` makes.
 const MODEL_MODE: u32 = 0o755;
 
@@ -89,7 +95,8 @@ impl Workspace {
         }
         self.permit_snapshot(context, options)?;
         let guard = self.begin_sealing(&options.model, context.now)?;
-        let tracked = Tracked { progress, sealing: &guard.sealing };
+        let model = &options.model;
+        let tracked = Tracked { model, progress, sealing: &guard.sealing };
         match &options.source {
             Source::Draft { sub } => {
                 let sub = sub.as_deref().unwrap_or(Path::new(""));
@@ -157,7 +164,7 @@ impl Workspace {
         progress: &Tracked<'_>,
     ) -> Result<SnapshotReport, OpsError> {
         let model = &options.model;
-        let frozen = self.draft(model)?.freeze(sub).map_err(|error| match error {
+        let frozen = freeze_closed(&self.draft(model)?, sub).map_err(|error| match error {
             FreezeError::Busy { paths } => OpsError::DraftBusy { model: model.clone(), paths },
             FreezeError::Frozen { .. } => OpsError::SealInProgress { model: model.clone() },
             FreezeError::NotFound { path } => {
@@ -328,8 +335,8 @@ impl Workspace {
             Lease::Held(guard) => Some(guard),
             Lease::Unsupported => None,
             Lease::Busy => {
-                let why = "something has it open, or mapped, for writing".to_owned();
-                return Err(OpsError::Unfit { path: file.path.clone(), why });
+                let (model, paths) = (progress.model.clone(), vec![file.path.clone()]);
+                return Err(OpsError::DraftBusy { model, paths });
             }
         };
         let (mut blake3, mut sha256) = (blake3::Hasher::new(), Sha256::new());
@@ -485,8 +492,24 @@ impl Workspace {
     }
 }
 
+/// Freezes a draft, and gives files that were just closed the time to count as closed.
+fn freeze_closed(draft: &DraftTree, sub: &Path) -> Result<FrozenDraft, FreezeError> {
+    let (mut waited, mut pause) = (Duration::ZERO, Duration::from_millis(1));
+    loop {
+        match draft.freeze(sub) {
+            Err(FreezeError::Busy { .. }) if waited < CLOSE_TIME_MAX => {
+                std::thread::sleep(pause);
+                waited += pause;
+                pause = (pause * 2).min(CLOSE_PAUSE_MAX);
+            }
+            done => return done,
+        }
+    }
+}
+
 /// Tells both who waits and who asks.
 struct Tracked<'a> {
+    model: &'a ModelName,
     progress: &'a dyn Progress,
     sealing: &'a Sealing,
 }

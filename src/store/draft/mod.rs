@@ -179,7 +179,8 @@ impl DraftTree {
 
     /// Gives back `count` references.
     pub fn forget(&self, node: NodeId, count: u64) {
-        self.shared.nodes.lock().forget(node, count);
+        // Closed after the lock: it may be the last way to a large file.
+        drop(self.shared.nodes.lock().forget(node, count));
     }
 
     pub fn status(&self, node: NodeId) -> io::Result<Status> {
@@ -362,13 +363,13 @@ impl DraftTree {
         to.check_room(new_name)?;
         let moved = Inode::of(&at::status_at(&from, name)?);
         replaced = match at::open_at(&to, new_name, libc::O_PATH, 0) {
-            Ok(there) => Some((Inode::of(&at::status(&there)?), there)),
+            Ok(there) => Some((Inode::of(&at::status(&there)?), Arc::new(File::from(there)))),
             Err(error) if has_errno(&error, libc::ENOENT) => None,
             Err(error) => return Err(error),
         };
         at::rename(&from, name, &to, new_name, flags)?;
         let gone = match &replaced {
-            Some((_, there)) => is_gone(there)?,
+            Some((_, there)) => is_gone(&**there)?,
             None => false,
         };
         let mut nodes = shared.nodes.lock();
@@ -378,7 +379,9 @@ impl DraftTree {
             Some((inode, _)) if flags & libc::RENAME_EXCHANGE != 0 => {
                 nodes.move_name(*inode, (new_parent, new_name), (parent, name));
             }
-            Some((inode, _)) => nodes.remove_name(*inode, new_parent, new_name, gone),
+            Some((inode, there)) => {
+                nodes.remove_name(*inode, (new_parent, new_name), gone, there);
+            }
             None => {}
         }
         nodes.move_name(moved, (parent, name), (new_parent, new_name));
@@ -474,14 +477,14 @@ impl DraftTree {
         let space = shared.space.write();
         shared.check_entry(&space, parent, name)?;
         let directory = shared.locate_directory(&space, parent)?;
-        removed = at::open_at(&directory, name, libc::O_PATH, 0)?;
-        let inode = Inode::of(&at::status(&removed)?);
+        removed = Arc::new(File::from(at::open_at(&directory, name, libc::O_PATH, 0)?));
+        let inode = Inode::of(&at::status(&*removed)?);
         match removal {
             Removal::File => at::unlink(&directory, name)?,
             Removal::Directory => at::remove_directory(&directory, name)?,
         }
-        let gone = is_gone(&removed)?;
-        shared.nodes.lock().remove_name(inode, parent, name, gone);
+        let gone = is_gone(&*removed)?;
+        shared.nodes.lock().remove_name(inode, (parent, name), gone, &removed);
         Ok(())
     }
 }
@@ -659,7 +662,7 @@ fn undo_on_error<T>(result: io::Result<T>, undo: impl FnOnce() -> io::Result<()>
 }
 
 /// Whether no name leads to the object behind `descriptor` any more.
-fn is_gone(descriptor: &OwnedFd) -> io::Result<bool> {
+fn is_gone(descriptor: impl AsFd) -> io::Result<bool> {
     let status = at::status(descriptor)?;
     Ok(status.nlink == 0 || status.kind() == EntryKind::Directory)
 }

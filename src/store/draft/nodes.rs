@@ -15,6 +15,9 @@ use std::sync::Arc;
 use super::{NodeId, PATH_BYTES_MAX, error};
 use crate::sys::at::{EntryKind, Status};
 
+/// Most objects without a name that are kept reachable for callers who have not forgotten them.
+const KEPT_COUNT_MAX: usize = 1_024;
+
 /// An object of the backing file system.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Inode {
@@ -52,6 +55,9 @@ struct Node {
     /// How many names have this node as parent.
     children: u64,
     opened: Vec<Opened>,
+    /// The way to an object that lost its last name after it was looked up and before it is opened:
+    /// on a file system of its own it could be opened still. An O_PATH descriptor.
+    kept: Option<Arc<File>>,
 }
 
 /// What is open for writing: where it is, as far as we know, and what it is open as.
@@ -67,6 +73,9 @@ pub(super) struct NodeTable {
     /// Node ids are never used again, so a late `forget` cannot hit another node.
     next_node: u64,
     next_open: u64,
+    kept_count: usize,
+    /// Descriptors that nobody needs any more, to be closed outside the lock.
+    closing: Vec<Arc<File>>,
 }
 
 impl NodeTable {
@@ -76,6 +85,8 @@ impl NodeTable {
             by_inode: HashMap::new(),
             next_node: NodeId::ROOT.0 + 1,
             next_open: 0,
+            kept_count: 0,
+            closing: Vec::new(),
         };
         table.put_node(NodeId::ROOT, root, EntryKind::Directory);
         table
@@ -138,12 +149,14 @@ impl NodeTable {
         Some(id)
     }
 
-    /// Gives back `count` references.
-    pub(super) fn forget(&mut self, node: NodeId, count: u64) {
+    /// Gives back `count` references; the caller drops the answer after the lock, as a close may take
+    /// long.
+    pub(super) fn forget(&mut self, node: NodeId, count: u64) -> Vec<Arc<File>> {
         if let Some(found) = self.nodes.get_mut(&node) {
             found.references = found.references.saturating_sub(count);
         }
         self.collect(node);
+        std::mem::take(&mut self.closing)
     }
 
     /// Counts an open file; its number for `remove_open`.
@@ -161,19 +174,21 @@ impl NodeTable {
     }
 
     /// Ends an open file; the caller drops the answer after the lock, as a close may take long.
-    pub(super) fn remove_open(&mut self, node: NodeId, id: u64) -> Option<Arc<File>> {
-        let found = self.nodes.get_mut(&node)?;
-        let index = found.opened.iter().position(|opened| opened.id == id)?;
-        let removed = found.opened.swap_remove(index);
-        self.collect(node);
-        Some(removed.file)
+    pub(super) fn remove_open(&mut self, node: NodeId, id: u64) -> Vec<Arc<File>> {
+        if let Some(found) = self.nodes.get_mut(&node)
+            && let Some(index) = found.opened.iter().position(|opened| opened.id == id)
+        {
+            self.closing.push(found.opened.swap_remove(index).file);
+            self.collect(node);
+        }
+        std::mem::take(&mut self.closing)
     }
 
-    /// A descriptor of a node that is open anyway, a writable one if there is one.
+    /// A descriptor of a node that is there anyway, a writable one if there is one.
     pub(super) fn opened(&self, node: NodeId) -> Option<Arc<File>> {
-        let opened = &self.nodes.get(&node)?.opened;
-        let best = opened.iter().find(|one| one.writable).or(opened.first())?;
-        Some(Arc::clone(&best.file))
+        let Node { opened, kept, .. } = self.nodes.get(&node)?;
+        let best = opened.iter().find(|one| one.writable).or(opened.first());
+        best.map(|one| &one.file).or(kept.as_ref()).map(Arc::clone)
     }
 
     /// A writable descriptor of a node, if somebody has one.
@@ -191,13 +206,29 @@ impl NodeTable {
         writers.collect()
     }
 
-    /// Takes away a name; `last` says that the object has no other, known or not.
-    pub(super) fn remove_name(&mut self, inode: Inode, parent: NodeId, name: &OsStr, last: bool) {
+    /// Takes away a name; `last` says that the object, to which `there` leads, has no other, known or
+    /// not.
+    pub(super) fn remove_name(
+        &mut self,
+        inode: Inode,
+        (parent, name): (NodeId, &OsStr),
+        last: bool,
+        there: &Arc<File>,
+    ) {
         let Some(&node) = self.by_inode.get(&inode) else { return };
         if last {
             self.by_inode.remove(&inode);
         }
         self.drop_names(node, |known| known.parent != parent || known.name != name);
+        if let Some(found) = self.nodes.get_mut(&node)
+            && found.names.is_empty()
+            && found.kind != EntryKind::Directory
+            && found.kept.is_none()
+            && self.kept_count < KEPT_COUNT_MAX
+        {
+            found.kept = Some(Arc::clone(there));
+            self.kept_count += 1;
+        }
     }
 
     /// Replaces a name by another.
@@ -241,7 +272,8 @@ impl NodeTable {
 
     fn put_node(&mut self, id: NodeId, inode: Inode, kind: EntryKind) {
         let (names, opened) = (Vec::new(), Vec::new());
-        self.nodes.insert(id, Node { inode, kind, names, references: 0, children: 0, opened });
+        let (references, children, kept) = (0, 0, None);
+        self.nodes.insert(id, Node { inode, kind, names, references, children, opened, kept });
         self.by_inode.insert(inode, id);
     }
 
@@ -289,6 +321,10 @@ impl NodeTable {
                 continue;
             }
             let removed = self.nodes.remove(&id).expect("it was found above");
+            if let Some(kept) = removed.kept {
+                self.kept_count -= 1;
+                self.closing.push(kept);
+            }
             if self.by_inode.get(&removed.inode) == Some(&id) {
                 self.by_inode.remove(&removed.inode);
             }

@@ -115,7 +115,28 @@ fn a_file_open_while_created_renamed_and_unlinked_stays_the_same_file() {
     assert_ne!(other, node);
     assert_eq!(content(&file), "on");
     drop(file);
+    assert_eq!(scratch.tree.status(node).unwrap().nlink, 0, "until it is forgotten");
+    scratch.tree.forget(node, 1);
     refused(scratch.tree.status(node), libc::ESTALE);
+}
+
+#[test]
+fn a_file_that_is_replaced_after_its_look_up_can_still_be_opened() {
+    let scratch = Scratch::new();
+    drop(scratch.create("target", "old"));
+    let found = scratch.at("target");
+    drop(scratch.create("new", "new"));
+    scratch.rename("new", "target", 0).unwrap();
+    assert_eq!(content(&scratch.tree.open_file(found, libc::O_RDONLY).unwrap()), "old");
+    assert_eq!(content(&scratch.tree.open_file(scratch.at("target"), 0).unwrap()), "new");
+    let removed = scratch.at("target");
+    scratch.unlink("target").unwrap();
+    assert_eq!(scratch.tree.status(removed).unwrap().nlink, 0);
+    assert_eq!(content(&scratch.tree.open_file(removed, RDWR).unwrap()), "new");
+    for node in [found, removed] {
+        scratch.tree.forget(node, u64::MAX);
+        refused(scratch.tree.status(node), libc::ESTALE);
+    }
 }
 
 #[test]
@@ -152,6 +173,8 @@ fn a_hard_link_outlives_the_other_name() {
     assert_eq!(scratch.at("b"), node);
     scratch.create("c", "other");
     scratch.rename("c", "b", 0).unwrap();
+    assert_eq!(scratch.tree.status(node).unwrap().nlink, 0, "until it is forgotten");
+    scratch.tree.forget(node, u64::MAX);
     refused(scratch.tree.status(node), libc::ESTALE);
 }
 
