@@ -10,6 +10,7 @@ pub mod format;
 pub mod fs;
 pub mod fuse;
 pub mod governance;
+pub mod inspect;
 pub mod ops;
 pub mod registry;
 pub mod store;

@@ -1,0 +1,182 @@
+//! Safetensors: the length of a JSON header, the header, the tensors' bytes.
+//!
+//! Source: the format's description in the README of huggingface/safetensors.
+
+use std::collections::HashSet;
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, Visitor};
+
+use super::reader::Reader;
+use super::table::TableBuilder;
+use super::{Dtype, FileFormat, HEADER_BYTES_MAX, Stop, TENSOR_COUNT_MAX, TensorTable};
+
+/// Bytes of the header's length.
+const LENGTH_BYTES: u64 = 8;
+/// The one key that names no tensor.
+const METADATA: &str = "__metadata__";
+
+/// Whether a file that begins with `head` may be one: a length that is not too large, a bracket.
+pub(super) fn is_likely(head: &[u8]) -> bool {
+    head.split_first_chunk::<8>().is_some_and(|(length, rest)| {
+        u64::from_le_bytes(*length) <= HEADER_BYTES_MAX && rest.first() == Some(&b'{')
+    })
+}
+
+/// Finds the tensors.
+pub(super) fn parse(reader: &mut Reader<'_>) -> Result<TensorTable, Stop> {
+    let file_bytes = reader.bytes();
+    let mut at = 0;
+    let length = reader.u64(&mut at)?;
+    let header = Reader::range(at, length, &(LENGTH_BYTES..file_bytes))?;
+    let data_start = header.end;
+    let header = reader.bytes_of(&header)?;
+    let Ok(Header(lines)) = serde_json::from_slice(&header) else {
+        return Err(Stop::Malformed("it is no list of tensors in JSON, or names one twice"));
+    };
+    let mut table = TableBuilder::new(file_bytes);
+    for (name, line) in lines {
+        let [start, end] = line.data_offsets;
+        let place = |offset: u64| data_start.checked_add(offset);
+        let (Some(start), Some(end)) = (place(start), place(end)) else {
+            return Err(Stop::Malformed("a tensor leads past the end of the file"));
+        };
+        table.add(name, dtype_of(&line.dtype), line.shape, start..end)?;
+    }
+    table.finish(FileFormat::Safetensors)
+}
+
+fn dtype_of(name: &str) -> Dtype {
+    match name {
+        "F64" => Dtype::F64,
+        "F32" => Dtype::F32,
+        "F16" => Dtype::F16,
+        "BF16" => Dtype::Bf16,
+        "F8_E4M3" | "F8_E4M3FNUZ" => Dtype::F8E4m3,
+        "F8_E5M2" | "F8_E5M2FNUZ" => Dtype::F8E5m2,
+        "I64" => Dtype::I64,
+        "I32" => Dtype::I32,
+        "I16" => Dtype::I16,
+        "I8" => Dtype::I8,
+        "U64" => Dtype::U64,
+        "U32" => Dtype::U32,
+        "U16" => Dtype::U16,
+        "U8" => Dtype::U8,
+        "BOOL" => Dtype::Bool,
+        _ => Dtype::Other,
+    }
+}
+
+/// The lines of a header, in its order, without the metadata.
+struct Header(Vec<(String, Line)>);
+
+#[derive(Deserialize)]
+struct Line {
+    dtype: String,
+    shape: Vec<u64>,
+    data_offsets: [u64; 2],
+}
+
+impl<'de> Deserialize<'de> for Header {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(HeaderVisitor)
+    }
+}
+
+struct HeaderVisitor;
+
+impl<'de> Visitor<'de> for HeaderVisitor {
+    type Value = Header;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON object with one entry a tensor")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Header, A::Error> {
+        let mut lines = Vec::new();
+        let mut names = HashSet::new();
+        while let Some(name) = map.next_key::<String>()? {
+            // Two lines of one name would mean different things to different readers.
+            if !names.insert(name.clone()) || TENSOR_COUNT_MAX < names.len() {
+                return Err(A::Error::custom("a name stands twice, or too many"));
+            }
+            if name == METADATA {
+                map.next_value::<IgnoredAny>()?;
+            } else {
+                lines.push((name, map.next_value()?));
+            }
+        }
+        Ok(Header(lines))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::samples::{safetensors, table};
+    use super::*;
+
+    #[test]
+    fn safetensors_lists_its_tensors() {
+        let file = safetensors(
+            r#"{"__metadata__":{"format":"pt","deep":[[[{}]]]},
+                "b":{"dtype":"BF16","shape":[2,3],"data_offsets":[8,20]},
+                "a":{"dtype":"F32","shape":[2],"data_offsets":[0,8],"more":1},
+                "none":{"dtype":"I64","shape":[0,7],"data_offsets":[20,20]},
+                "scalar":{"dtype":"BOOL","shape":[],"data_offsets":[20,21]},
+                "four":{"dtype":"F4","shape":[2],"data_offsets":[21,22]}}   "#,
+            &[0; 22],
+        );
+        let start = file.len() as u64 - 22;
+        let table = table(&file, "model.safetensors").unwrap();
+        assert_eq!(table.format, FileFormat::Safetensors);
+        let found: Vec<_> = table
+            .tensors
+            .iter()
+            .map(|t| (t.name.as_str(), t.dtype, t.shape.as_slice(), t.bytes.start - start))
+            .collect();
+        assert_eq!(
+            found,
+            [
+                ("a", Dtype::F32, [2].as_slice(), 0),
+                ("b", Dtype::Bf16, &[2, 3], 8),
+                ("none", Dtype::I64, &[0, 7], 20),
+                ("scalar", Dtype::Bool, &[], 20),
+                ("four", Dtype::Other, &[2], 21),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_header_of_safetensors_that_lies_is_refused() {
+        let line = |body: &str| format!(r#"{{"a":{{{body}}}}}"#);
+        for header in [
+            line(r#""dtype":"F32","shape":[2],"data_offsets":[0,9]"#),
+            line(r#""dtype":"F32","shape":[2],"data_offsets":[8,0]"#),
+            line(r#""dtype":"F32","shape":[4],"data_offsets":[8,24]"#),
+            line(
+                r#""dtype":"F32","shape":[2],"data_offsets":[18446744073709551608,18446744073709551615]"#,
+            ),
+            line(r#""dtype":"U8","shape":[9223372036854775808,2],"data_offsets":[0,0]"#),
+            line(r#""dtype":"U8","shape":[-1],"data_offsets":[0,0]"#),
+            line(r#""dtype":"U8","shape":[8]"#),
+            line(r#""dtype":"U8","dtype":"U8","shape":[8],"data_offsets":[0,8]"#),
+            r#"{"a":{"dtype":"U8","shape":[8],"data_offsets":[0,8]},
+                "a":{"dtype":"U8","shape":[8],"data_offsets":[8,16]}}"#
+                .to_owned(),
+            r#"{"a":{"dtype":"U8","shape":[8],"data_offsets":[0,8]},
+                "b":{"dtype":"U8","shape":[8],"data_offsets":[7,15]}}"#
+                .to_owned(),
+            "{} x".to_owned(),
+            "{".repeat(10_000),
+            format!(r#"{{"__metadata__":{}"#, "[".repeat(100_000)),
+        ] {
+            assert_eq!(table(&safetensors(&header, &[0; 16]), "m"), None, "{header:.200}");
+        }
+        for length in [17, 1 << 63, u64::MAX, HEADER_BYTES_MAX] {
+            let mut file = safetensors("{}", &[0; 14]);
+            file[..8].copy_from_slice(&u64::to_le_bytes(length));
+            assert_eq!(table(&file, "m"), None);
+        }
+    }
+}
