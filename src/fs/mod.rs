@@ -388,7 +388,7 @@ impl Filesystem {
 
     fn attributes_of(&self, node: &Node, number: u64) -> Result<(Attributes, Duration), FsError> {
         let ttl = match node {
-            Node::Model { .. } => answer::BRIEFLY,
+            Node::Root | Node::Model { .. } => answer::BRIEFLY,
             _ => Duration::ZERO,
         };
         let attributes = match node {

@@ -26,7 +26,8 @@ impl Filesystem {
             text => {
                 let name: ModelName = text.parse().ok()?;
                 let seq = self.workspace.state().model(&name)?.seq;
-                Some(Child::moving(Node::Model { name, seq }))
+                // A model goes by rmdir only, which the kernel sees: until then its name holds.
+                Some(Child::fixed(Node::Model { name, seq }))
             }
         }
     }

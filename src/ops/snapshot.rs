@@ -30,7 +30,7 @@ use crate::format::names::{At, ModelName, VersionNumber};
 use crate::format::record::{Access, Op, Seal};
 use crate::governance::Action;
 use crate::store::ChunkWriter;
-use crate::store::draft::{DraftTree, FreezeError, FrozenDraft};
+use crate::store::draft::{FreezeError, FrozenDraft};
 use crate::sys::lease::{self, Lease};
 use crate::sys::{at, identity};
 
@@ -164,7 +164,10 @@ impl Workspace {
         progress: &Tracked<'_>,
     ) -> Result<SnapshotReport, OpsError> {
         let model = &options.model;
-        let frozen = freeze_closed(&self.draft(model)?, sub).map_err(|error| match error {
+        let draft = self.draft(model)?;
+        let is_busy =
+            |frozen: &Result<_, FreezeError>| matches!(frozen, Err(FreezeError::Busy { .. }));
+        let frozen = once_closed(|| draft.freeze(sub), is_busy).map_err(|error| match error {
             FreezeError::Busy { paths } => OpsError::DraftBusy { model: model.clone(), paths },
             FreezeError::Frozen { .. } => OpsError::SealInProgress { model: model.clone() },
             FreezeError::NotFound { path } => {
@@ -331,7 +334,8 @@ impl Workspace {
         if before.kind() != at::EntryKind::File || before.size != file.bytes {
             return Err(changed());
         }
-        let lease = match lease::take(opened).map_err(failed)? {
+        let taken = once_closed(|| lease::take(opened), |taken| matches!(taken, Ok(Lease::Busy)));
+        let lease = match taken.map_err(failed)? {
             Lease::Held(guard) => Some(guard),
             Lease::Unsupported => None,
             Lease::Busy => {
@@ -492,18 +496,17 @@ impl Workspace {
     }
 }
 
-/// Freezes a draft, and gives files that were just closed the time to count as closed.
-fn freeze_closed(draft: &DraftTree, sub: &Path) -> Result<FrozenDraft, FreezeError> {
+/// Tries again while something seems to be open for writing: it may have been closed just now.
+fn once_closed<T>(mut attempt: impl FnMut() -> T, is_busy: impl Fn(&T) -> bool) -> T {
     let (mut waited, mut pause) = (Duration::ZERO, Duration::from_millis(1));
     loop {
-        match draft.freeze(sub) {
-            Err(FreezeError::Busy { .. }) if waited < CLOSE_TIME_MAX => {
-                std::thread::sleep(pause);
-                waited += pause;
-                pause = (pause * 2).min(CLOSE_PAUSE_MAX);
-            }
-            done => return done,
+        let done = attempt();
+        if !is_busy(&done) || CLOSE_TIME_MAX <= waited {
+            return done;
         }
+        std::thread::sleep(pause);
+        waited += pause;
+        pause = (pause * 2).min(CLOSE_PAUSE_MAX);
     }
 }
 

@@ -254,11 +254,10 @@ impl Mount {
                 self.daemon = None;
                 panic!("the daemon ended with {status} before it mounted:\n{}", self.log());
             }
-            let socket = self.bench.store.join("daemon.sock");
-            if is_mounted(&self.point)
-                && fs::read_dir(&self.point).is_ok()
-                && std::os::unix::net::UnixStream::connect(socket).is_ok()
-            {
+            // Only its own word says that this daemon serves the path, and not one before it.
+            let pid = format!("\"pid\": {}", daemon.id());
+            let status = fs::read_to_string(self.point.join(".modelfs/status.json"));
+            if status.is_ok_and(|status| status.contains(&pid)) {
                 return;
             }
             assert!(begun.elapsed() < PATIENCE, "nothing mounted:\n{}", self.log());
