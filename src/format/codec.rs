@@ -4,20 +4,23 @@
 //! itself with an xxh3 of its stored bytes, so that a small read decodes, and checks, a small part.
 //! Invariant C1: a block whose stored length equals its plain length is stored as it is.
 
-use std::cell::RefCell;
-
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
-use zstd::bulk::{Compressor, Decompressor};
+
+use super::frame::{self, Effort};
+use super::planes;
 
 /// Plain bytes of a block.
 pub const BLOCK_BYTES: usize = 128 << 10;
 /// Plain bytes of the largest chunk.
 pub const CHUNK_BYTES_MAX: usize = 16 << 20;
-/// Level of zstd for bytes of which nothing is known.
-pub const ZSTD_LEVEL: i32 = 3;
 /// A chunk that shrinks by less than this part of 100 is stored raw: reading it is then a copy.
 const GAIN_PERCENT_MIN: usize = 3;
+/// Plain bytes by which planes and zstd are compared; a chunk up to this size is encoded both ways.
+const PROBE_BYTES: usize = 16 << 10;
+/// Where zstd makes less than this part of 100 of what planes make, it is taken: it is slower, and
+/// the heads and codes of planes weigh more in a probe than in a block.
+const PROBE_PERCENT: usize = 98;
 
 /// How a chunk's blocks are stored. The numbers are part of the format.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -28,6 +31,30 @@ pub enum Codec {
     Raw = 0,
     /// One zstd frame a block.
     Zstd = 1,
+    /// The bytes of numbers split into planes, each stored as suits it.
+    Planes = 2,
+}
+
+/// What the bytes of a chunk are, as far as its file tells. Decoding does not need it.
+///
+/// The chunk starts with a whole element. A wrong hint costs size, never content.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Elements {
+    /// A file of unknown format: zstd or raw.
+    Unknown,
+    /// Numbers of several or unknown kinds: each block guesses its own by a sample.
+    Mixed,
+    /// Bytes without a wider structure: booleans, packed integers of 4 bits, quantised blocks.
+    Bytes,
+    F8,
+    F16,
+    Bf16,
+    F32,
+    F64,
+    I8,
+    I16,
+    I32,
+    I64,
 }
 
 impl TryFrom<u8> for Codec {
@@ -36,6 +63,7 @@ impl TryFrom<u8> for Codec {
         match byte {
             0 => Ok(Self::Raw),
             1 => Ok(Self::Zstd),
+            2 => Ok(Self::Planes),
             _ => Err(CodecError::Unknown { codec: byte }),
         }
     }
@@ -52,6 +80,8 @@ pub enum CodecError {
     Length { expected: usize, found: usize },
     #[error("zstd cannot read the block: {0}")]
     Zstd(#[source] std::io::Error),
+    #[error("block of byte planes cannot be read: {why}")]
+    Planes { why: &'static str },
 }
 
 /// A stored block: its length and the xxh3 of its bytes.
@@ -81,20 +111,40 @@ pub fn block_plain_bytes(plain_bytes: usize, index: usize) -> usize {
     (plain_bytes - index * BLOCK_BYTES).min(BLOCK_BYTES)
 }
 
-thread_local! {
-    // One context a thread: making one costs more than compressing a block with it.
-    static COMPRESSOR: RefCell<Option<Compressor<'static>>> = const { RefCell::new(None) };
-    static DECOMPRESSOR: RefCell<Option<Decompressor<'static>>> = const { RefCell::new(None) };
-}
-
 /// Encodes a chunk of 1 to [`CHUNK_BYTES_MAX`] bytes.
-pub fn encode(plain: &[u8]) -> Encoded {
+///
+/// Whatever is smaller by a sample: planes or zstd; raw where neither gains. Equal input gives
+/// equal output in one release; another release may encode otherwise, and reads both.
+pub fn encode(plain: &[u8], elements: Elements) -> Encoded {
     assert!((1..=CHUNK_BYTES_MAX).contains(&plain.len()), "chunk of {} bytes", plain.len());
-    let zstd = encode_zstd(plain);
-    if plain.len() * (100 - GAIN_PERCENT_MIN) < zstd.payload.len() * 100 {
+    let encoded = match elements {
+        Elements::Unknown => encode_zstd(plain),
+        _ if plain.len() <= PROBE_BYTES => {
+            let (planes, zstd) = (encode_planes(plain, elements), encode_zstd(plain));
+            if zstd.payload.len() < planes.payload.len() { zstd } else { planes }
+        }
+        _ if probe_prefers_zstd(plain, elements) => encode_zstd(plain),
+        _ => encode_planes(plain, elements),
+    };
+    if plain.len() * (100 - GAIN_PERCENT_MIN) < encoded.payload.len() * 100 {
         return encode_raw(plain);
     }
-    zstd
+    encoded
+}
+
+/// Whether zstd beats planes on two pieces of a chunk that has more.
+fn probe_prefers_zstd(plain: &[u8], elements: Elements) -> bool {
+    let piece_bytes = PROBE_BYTES / 2;
+    let mut piece = Vec::with_capacity(PROBE_BYTES);
+    for quarter in [1, 3] {
+        // Whole elements: no element is wider than 8 bytes.
+        let start = (plain.len() - piece_bytes) / 4 * quarter / 8 * 8;
+        piece.extend_from_slice(&plain[start..start + piece_bytes]);
+    }
+    let mut out = Vec::with_capacity(2 * PROBE_BYTES);
+    let zstd_bytes = frame::put(Effort::Fast, &piece, &mut out);
+    planes::encode(&piece, elements, &mut out);
+    100 * zstd_bytes < PROBE_PERCENT * (out.len() - zstd_bytes)
 }
 
 fn encode_raw(plain: &[u8]) -> Encoded {
@@ -103,44 +153,34 @@ fn encode_raw(plain: &[u8]) -> Encoded {
 }
 
 fn encode_zstd(plain: &[u8]) -> Encoded {
-    let mut payload = Vec::with_capacity(plain.len());
+    encode_blocks(Codec::Zstd, plain, |block, out| {
+        frame::put(Effort::General, block, out);
+    })
+}
+
+fn encode_planes(plain: &[u8], elements: Elements) -> Encoded {
+    encode_blocks(Codec::Planes, plain, |block, out| planes::encode(block, elements, out))
+}
+
+/// Encodes each block with `put`, or as it is where that is not longer.
+fn encode_blocks(codec: Codec, plain: &[u8], put: impl Fn(&[u8], &mut Vec<u8>)) -> Encoded {
+    let mut payload = Vec::with_capacity(plain.len() + (BLOCK_BYTES >> 4));
     let mut blocks = Vec::with_capacity(block_count(plain.len()));
     for block in plain.chunks(BLOCK_BYTES) {
-        let compressed = compress(block);
-        let stored = if compressed.len() < block.len() { &compressed } else { block };
-        blocks.push(block_of(stored));
-        payload.extend_from_slice(stored);
+        let start = payload.len();
+        put(block, &mut payload);
+        if block.len() <= payload.len() - start {
+            payload.truncate(start);
+            payload.extend_from_slice(block);
+        }
+        blocks.push(block_of(&payload[start..]));
     }
-    Encoded { codec: Codec::Zstd, blocks, payload }
+    Encoded { codec, blocks, payload }
 }
 
 fn block_of(stored: &[u8]) -> Block {
     let stored_bytes = u32::try_from(stored.len()).expect("a block is at most 128 KiB");
     Block { stored_bytes, check: xxh3_64(stored) }
-}
-
-/// One zstd frame of `bytes`, at the level of the format.
-pub(super) fn compress(bytes: &[u8]) -> Vec<u8> {
-    COMPRESSOR.with_borrow_mut(|slot| {
-        let compressor = slot.get_or_insert_with(|| {
-            Compressor::new(ZSTD_LEVEL).expect("a context needs only memory and a valid level")
-        });
-        compressor.compress(bytes).expect("the output has room for the bound of the input")
-    })
-}
-
-/// Decodes one zstd frame into exactly `plain`.
-pub(super) fn decompress(stored: &[u8], plain: &mut [u8]) -> Result<(), CodecError> {
-    DECOMPRESSOR.with_borrow_mut(|slot| {
-        let decompressor =
-            slot.get_or_insert_with(|| Decompressor::new().expect("a context needs only memory"));
-        let expected = plain.len();
-        match decompressor.decompress_to_buffer(stored, plain) {
-            Ok(found) if found == expected => Ok(()),
-            Ok(found) => Err(CodecError::Length { expected, found }),
-            Err(error) => Err(CodecError::Zstd(error)),
-        }
-    })
 }
 
 /// Checks and decodes one block into `plain`, whose length is the block's plain length.
@@ -163,7 +203,8 @@ pub fn decode_block(
     }
     match codec {
         Codec::Raw => Err(CodecError::Length { expected: plain.len(), found: stored.len() }),
-        Codec::Zstd => decompress(stored, plain),
+        Codec::Zstd => frame::load(stored, plain),
+        Codec::Planes => planes::decode(stored, plain),
     }
 }
 
@@ -209,7 +250,7 @@ mod tests {
         let text = |len| b"layer.0.weight ".iter().copied().cycle().take(len).collect::<Vec<_>>();
         for len in [1, 2, BLOCK_BYTES - 1, BLOCK_BYTES, BLOCK_BYTES + 1, 3 * BLOCK_BYTES + 7] {
             for (plain, codec) in [(text(len), Codec::Zstd), (noise(len), Codec::Raw)] {
-                let encoded = encode(&plain);
+                let encoded = encode(&plain, Elements::Unknown);
                 if BLOCK_BYTES - 1 <= len {
                     assert_eq!(encoded.codec, codec, "{len}");
                 }
@@ -221,7 +262,7 @@ mod tests {
 
     #[test]
     fn a_flipped_byte_of_a_block_is_found() {
-        let encoded = encode(&b"abc".repeat(1000));
+        let encoded = encode(&b"abc".repeat(1000), Elements::Unknown);
         for index in 0..encoded.payload.len() {
             let mut payload = encoded.payload.clone();
             payload[index] ^= 0x10;

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::canonical::{self, CanonicalError};
-use super::codec::{BLOCK_BYTES, ZSTD_LEVEL};
+use super::codec::BLOCK_BYTES;
+use super::frame::ZSTD_LEVEL;
 use super::pack::PACK_BYTES;
 use super::record::check_of;
 

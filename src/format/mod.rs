@@ -7,8 +7,10 @@
 pub mod canonical;
 pub mod codec;
 pub mod config;
+mod frame;
 pub mod ids;
 pub mod manifest;
 pub mod names;
 pub mod pack;
+mod planes;
 pub mod record;

@@ -249,7 +249,7 @@ mod tests {
     fn every_flipped_bit_of_a_head_is_found() {
         let plain = b"weights ".repeat(40_000);
         let id = ChunkId::of(&plain);
-        let encoded = codec::encode(&plain);
+        let encoded = codec::encode(&plain, codec::Elements::Unknown);
         let plain_bytes = u32::try_from(plain.len()).unwrap();
         let mut record = Vec::new();
         encode_record(&id, plain_bytes, &encoded, &mut record);

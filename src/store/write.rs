@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use super::Store;
 use super::error::StoreError;
 use super::packs::OpenPack;
-use crate::format::codec;
+use crate::format::codec::{self, Elements};
 use crate::format::ids::{ChunkId, ManifestId};
 use crate::format::manifest::{ChunkRef, Manifest};
 use crate::format::pack::PACK_BYTES;
@@ -70,7 +70,7 @@ impl ChunkWriter<'_> {
         if self.pending.contains_key(&id) || self.store.has_chunk(&id) {
             return Ok(chunk);
         }
-        let encoded = codec::encode(plain);
+        let encoded = codec::encode(plain, Elements::Unknown);
         let store = self.store;
         let open = match &mut self.open {
             Some(open) => open,

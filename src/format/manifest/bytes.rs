@@ -5,7 +5,8 @@
 use serde_json::{Value, json};
 
 use super::super::canonical::{self, CanonicalError};
-use super::super::codec::{self, CodecError};
+use super::super::codec::CodecError;
+use super::super::frame::{self, Effort};
 use super::super::ids::{BlobDigest, ChunkId, DIGEST_BYTES, ManifestId};
 use super::{
     ChunkRef, DEPTH_MAX, ENTRY_COUNT_MAX, ENTRY_NAME_BYTES_MAX, Entry, FileEntry, Manifest, Mtime,
@@ -65,10 +66,11 @@ impl Manifest {
         for (kind, plain) in SECTIONS.into_iter().zip(&sections) {
             let before = body.len();
             for frame in plain.chunks(FRAME_BYTES) {
-                let stored = codec::compress(frame);
-                let bytes = u32::try_from(stored.len()).expect("a frame is at most some MiB");
-                body.extend_from_slice(&bytes.to_le_bytes());
-                body.extend_from_slice(&stored);
+                let start = body.len();
+                body.extend_from_slice(&[0; 4]);
+                let bytes = frame::put(Effort::General, frame, &mut body);
+                let bytes = u32::try_from(bytes).expect("a frame is at most some MiB");
+                body[start..start + 4].copy_from_slice(&bytes.to_le_bytes());
             }
             table.extend_from_slice(&kind.to_le_bytes());
             table.extend_from_slice(&[0; 4]);
@@ -159,7 +161,7 @@ fn read_frames(kind: u32, mut stored: &[u8], bytes: usize) -> Result<Vec<u8>, Ma
         let Some((frame, rest)) = rest.split_at_checked(length) else { return Err(cut) };
         let start = plain.len();
         plain.resize(bytes.min(start + FRAME_BYTES), 0);
-        codec::decompress(frame, &mut plain[start..])
+        frame::load(frame, &mut plain[start..])
             .map_err(|source| ManifestError::Codec { kind, source })?;
         stored = rest;
     }
