@@ -4,6 +4,7 @@
 //! the history record and publishes the new state. Nothing here prints or asks.
 //! Invariant O1: a change is published only after its record is durable, and then at once.
 
+mod contents;
 pub mod debug;
 mod draft;
 mod error;
@@ -17,6 +18,7 @@ mod run;
 mod show;
 mod snapshot;
 mod source;
+mod tensors;
 mod verify;
 
 use std::collections::HashMap;
@@ -45,7 +47,7 @@ pub use request::*;
 pub use retarget::{Must, Wish};
 pub use snapshot::MESSAGE_BYTES_MAX;
 
-use snapshot::Sealing;
+use contents::Sealing;
 
 /// Manifests that are kept parsed, in entries.
 const MANIFEST_ENTRIES_MAX: u64 = 2_000_000;

@@ -4,55 +4,36 @@
 //! the draft go. Whatever fails before the record leaves the draft and the versions as they were.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
-use std::time::Duration;
 
 use jiff::Timestamp;
 use parking_lot::Mutex;
-use serde_json::{Map, Value};
-use sha2::{Digest, Sha256};
 
-use super::metadata::{self, Facts, SealedFile};
+use super::contents::{OpenFile, Sealing, Stored, Tracked, once_closed, put_whole};
+use super::metadata::{self, Facts};
 use super::retarget::{Must, Wish};
-use super::source::{Root, SourceFile, SourceTree, mtime_from};
+use super::source::{Root, SourceTree, mtime_from};
 use super::{
     Context, OpsError, Progress, SealStatus, SnapshotOptions, SnapshotReport, Source, Workspace,
     permit, permit_access,
 };
-use crate::chunker::Pieces;
 use crate::format::ids::{BlobDigest, TreeDigest};
-use crate::format::manifest::{ChunkRef, Manifest};
+use crate::format::manifest::Manifest;
 use crate::format::names::{At, ModelName, VersionNumber};
 use crate::format::record::{Access, Op, Seal};
 use crate::governance::Action;
 use crate::store::ChunkWriter;
 use crate::store::draft::{FreezeError, FrozenDraft};
-use crate::sys::lease::{self, Lease};
-use crate::sys::{at, identity};
+use crate::sys::identity;
 
 /// Longest message, in bytes.
 pub const MESSAGE_BYTES_MAX: usize = 64 << 10;
-/// Largest `metadata.json` of a draft that is taken over.
-const USER_METADATA_BYTES_MAX: u64 = 1 << 20;
-/// How long files that were closed may still count as open: the kernel tells of the last close only
-/// after the program has gone on, perhaps to ask for the snapshot.
-const CLOSE_TIME_MAX: Duration = Duration::from_secs(1);
-/// Longest pause between two looks whether they are closed.
-const CLOSE_PAUSE_MAX: Duration = Duration::from_millis(50);
 /// Mode of a model that `snapshot MODEL PATH` makes.
 const MODEL_MODE: u32 = 0o755;
-
-/// A snapshot under way, for whoever asks how far it is.
-pub(super) struct Sealing {
-    bytes_done: AtomicU64,
-    /// Bytes and files of the source once it was walked. No other lock is taken while it is held.
-    total: Mutex<(u64, u64)>,
-    since: Timestamp,
-}
 
 /// Takes the model off the list of those being sealed.
 struct SealingGuard<'a> {
@@ -66,17 +47,6 @@ impl Drop for SealingGuard<'_> {
         self.workspace.sealing.lock().remove(&self.model);
     }
 }
-
-/// What was read and stored, before it is a version.
-struct Stored {
-    source: SourceTree,
-    digest: TreeDigest,
-    files: Vec<SealedFile>,
-    user: Option<Map<String, Value>>,
-}
-
-/// Opens a file of the source by its path.
-type OpenFile<'a> = dyn FnMut(&Path) -> io::Result<File> + 'a;
 
 impl Workspace {
     /// Seals a version. Same content and same metadata as before: the version that is there.
@@ -293,83 +263,6 @@ impl Workspace {
         self.publish(context, options, stored, fingerprint, writer, frozen)
     }
 
-    /// Reads, cuts and stores every file.
-    fn store_files(
-        &self,
-        mut source: SourceTree,
-        open: &mut OpenFile<'_>,
-        is_draft: bool,
-        writer: &mut ChunkWriter<'_>,
-        progress: &Tracked<'_>,
-    ) -> Result<Stored, OpsError> {
-        let user = match source.has_user_metadata {
-            true => Some(read_user_metadata(open)?),
-            false => None,
-        };
-        let mut files = Vec::with_capacity(source.files.len());
-        let mut chunks = Vec::new();
-        for file in &source.files {
-            chunks.clear();
-            let opened = open(&file.path).map_err(|e| OpsError::file("open", &file.path, e))?;
-            let sealed = self.store_file(file, &opened, is_draft, writer, &mut chunks, progress)?;
-            source.tree.set_file(file.index, file.executable, sealed.digest, &chunks);
-            files.push(sealed);
-        }
-        let digest = source.tree.digest();
-        Ok(Stored { source, digest, files, user })
-    }
-
-    fn store_file(
-        &self,
-        file: &SourceFile,
-        opened: &File,
-        is_draft: bool,
-        writer: &mut ChunkWriter<'_>,
-        chunks: &mut Vec<ChunkRef>,
-        progress: &Tracked<'_>,
-    ) -> Result<SealedFile, OpsError> {
-        let failed = |e| OpsError::file("read", &file.path, e);
-        let changed = || OpsError::Changed { path: file.path.clone() };
-        let before = at::status(opened).map_err(failed)?;
-        if before.kind() != at::EntryKind::File || before.size != file.bytes {
-            return Err(changed());
-        }
-        let taken = once_closed(|| lease::take(opened), |taken| matches!(taken, Ok(Lease::Busy)));
-        let lease = match taken.map_err(failed)? {
-            Lease::Held(guard) => Some(guard),
-            Lease::Unsupported => None,
-            Lease::Busy => {
-                let (model, paths) = (progress.model.clone(), vec![file.path.clone()]);
-                return Err(OpsError::DraftBusy { model, paths });
-            }
-        };
-        let (mut blake3, mut sha256) = (blake3::Hasher::new(), Sha256::new());
-        let mut bytes = 0;
-        let mut pieces = Pieces::new(Interruptible(opened), self.store.config().chunking);
-        while let Some(piece) = pieces.next_piece().map_err(failed)? {
-            blake3.update(piece);
-            sha256.update(piece);
-            bytes += piece.len() as u64;
-            chunks.push(writer.put(piece)?);
-            progress.advance(piece.len() as u64);
-        }
-        let after = at::status(opened).map_err(failed)?;
-        // In the draft, removing another name of the file moves its ctime, and changes nothing.
-        let same_time = is_draft || before.ctime == after.ctime;
-        let held = match &lease {
-            Some(lease) => lease.holds().map_err(failed)?,
-            None => true,
-        };
-        if bytes != before.size || after.size != bytes || before.mtime != after.mtime {
-            return Err(changed());
-        }
-        if !same_time || !held {
-            return Err(changed());
-        }
-        let digest = BlobDigest(*blake3.finalize().as_bytes());
-        Ok(SealedFile { bytes, digest, sha256: sha256.finalize().into() })
-    }
-
     /// The version that has this fingerprint, with the alias moved to it where that was asked.
     fn already_sealed(
         &self,
@@ -494,83 +387,4 @@ impl Workspace {
             notes: stored.source.notes.clone(),
         }
     }
-}
-
-/// Tries again while something seems to be open for writing: it may have been closed just now.
-fn once_closed<T>(mut attempt: impl FnMut() -> T, is_busy: impl Fn(&T) -> bool) -> T {
-    let (mut waited, mut pause) = (Duration::ZERO, Duration::from_millis(1));
-    loop {
-        let done = attempt();
-        if !is_busy(&done) || CLOSE_TIME_MAX <= waited {
-            return done;
-        }
-        std::thread::sleep(pause);
-        waited += pause;
-        pause = (pause * 2).min(CLOSE_PAUSE_MAX);
-    }
-}
-
-/// Tells both who waits and who asks.
-struct Tracked<'a> {
-    model: &'a ModelName,
-    progress: &'a dyn Progress,
-    sealing: &'a Sealing,
-}
-
-impl Tracked<'_> {
-    fn begin(&self, what: &str, bytes_total: u64) {
-        self.progress.begin(what, bytes_total);
-    }
-
-    fn advance(&self, bytes: u64) {
-        self.sealing.bytes_done.fetch_add(bytes, Ordering::Relaxed);
-        self.progress.advance(bytes);
-    }
-}
-
-/// Reads on after a signal.
-struct Interruptible<'a>(&'a File);
-
-impl Read for Interruptible<'_> {
-    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        loop {
-            match self.0.read(out) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                done => return done,
-            }
-        }
-    }
-}
-
-/// The draft's own `metadata.json`, which must be a JSON object.
-fn read_user_metadata(open: &mut OpenFile<'_>) -> Result<Map<String, Value>, OpsError> {
-    let path = Path::new("metadata.json");
-    let unfit = |why: String| OpsError::Unfit { path: path.to_owned(), why };
-    let failed = |e| OpsError::file("read", path, e);
-    let file = open(path).map_err(failed)?;
-    let mut text = Vec::new();
-    let limited = Interruptible(&file).take(USER_METADATA_BYTES_MAX + 1).read_to_end(&mut text);
-    if USER_METADATA_BYTES_MAX < limited.map_err(failed)? as u64 {
-        return Err(unfit(format!("larger than {USER_METADATA_BYTES_MAX} bytes")));
-    }
-    match serde_json::from_slice(&text) {
-        Ok(Value::Object(object)) => Ok(object),
-        Ok(_) => Err(unfit("it must be a JSON object, like {\"team\": \"risk\"}".to_owned())),
-        Err(error) => Err(unfit(format!("it is not JSON: {error}"))),
-    }
-}
-
-/// Stores bytes that are in memory.
-fn put_whole(
-    writer: &mut ChunkWriter<'_>,
-    bytes: &[u8],
-    chunking: crate::format::config::Chunking,
-) -> Result<Vec<ChunkRef>, OpsError> {
-    let mut pieces = Pieces::new(bytes, chunking);
-    let mut chunks = Vec::new();
-    let failed = |e| OpsError::file("cut", "metadata.json", e);
-    while let Some(piece) = pieces.next_piece().map_err(failed)? {
-        chunks.push(writer.put(piece)?);
-    }
-    Ok(chunks)
 }

@@ -59,18 +59,18 @@ impl Store {
 }
 
 impl ChunkWriter<'_> {
-    /// Stores a chunk of 1 byte to 16 MiB unless it is there.
+    /// Stores a chunk of 1 byte to 16 MiB unless it is there; `elements` only help to make it small.
     ///
     /// # Errors
     /// As writing; nothing that was put so far is lost to others, and nothing refers to it yet.
-    pub fn put(&mut self, plain: &[u8]) -> Result<ChunkRef, StoreError> {
+    pub fn put(&mut self, plain: &[u8], elements: Elements) -> Result<ChunkRef, StoreError> {
         let id = ChunkId::of(plain);
         let bytes = u32::try_from(plain.len()).expect("a chunk is at most 16 MiB");
         let chunk = ChunkRef { id, bytes };
         if self.pending.contains_key(&id) || self.store.has_chunk(&id) {
             return Ok(chunk);
         }
-        let encoded = codec::encode(plain, Elements::Unknown);
+        let encoded = codec::encode(plain, elements);
         let store = self.store;
         let open = match &mut self.open {
             Some(open) => open,

@@ -22,5 +22,6 @@ mod live;
 mod main_job;
 mod permissions;
 mod refusals;
+mod tensors;
 mod tidy;
 mod tree;

@@ -1,13 +1,17 @@
 //! The chunker: where the content of a file is cut.
 //!
-//! Equal input and limits give equal cuts for ever: stored versions rely on it (FORMAT.md,
+//! Files with tensors are cut by where those lie (`segments`), everything else by its content. Equal input and limits give equal cuts for ever: stored versions rely on it (FORMAT.md,
 //! "Chunking"), and golden vectors below hold the algorithm still. Nothing is stored here.
+
+mod segments;
 
 use std::io::{self, Read};
 
 use fastcdc::v2020::FastCDC;
 
 use crate::format::config::Chunking;
+
+pub use segments::{Cut, Segment, TENSOR_CHUNK_BYTES, segments};
 
 /// Cuts a stream into pieces where its content decides.
 ///
