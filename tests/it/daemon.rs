@@ -76,6 +76,11 @@ fn a_dead_mount_is_replaced() {
         mount.start();
         assert_eq!(mount.text("churn/v1/a"), "a");
     }
+    let (other, text) = (mount.bench.root.join("other"), mount.point.to_str().expect("text"));
+    let mut command = bounded(MODELFS);
+    let refused = Output::of(command.arg("--store").arg(other).args(["mount", text]));
+    refused.exits(5).says(text).says(mount.bench.store.to_str().expect("text"));
+    assert_eq!(mount.text("churn/v1/a"), "a", "a living one is not touched");
     let table = fs::read_to_string("/proc/self/mountinfo").expect("procfs is mounted");
     let point = mount.point.to_str().expect("text");
     let count = table.lines().filter(|line| line.split(' ').nth(4) == Some(point)).count();

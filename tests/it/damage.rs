@@ -164,7 +164,7 @@ fn a_damaged_chunk_is_named_with_the_versions_it_hits() {
 }
 
 #[test]
-fn a_read_gives_the_right_bytes_or_eio() {
+fn a_read_is_right_or_an_error() {
     let stride = usize::try_from(setting("MODELFS_TEST_STRIDE", 11)).expect("a small number");
     let mut bench = Some(small_store());
     let store = bench.as_ref().expect("just made").store.clone();
@@ -188,6 +188,44 @@ fn a_read_gives_the_right_bytes_or_eio() {
     }
     println!("{right} reads were right, {refused} were refused");
     assert!(0 < right && 0 < refused, "{right} right, {refused} refused");
+}
+
+#[test]
+fn one_damaged_chunk_harms_only_the_files_it_is_in() {
+    let bench = Bench::new();
+    let (hit, spared) = (noise(11, 3 << 20), noise(12, 3 << 20));
+    bench.write("source/hit", &hit);
+    bench.write("source/same-start", [&hit[..2 << 20], &spared].concat());
+    bench.write("source/spared", &spared);
+    let source = bench.root.join("source");
+    bench.cli(&["snapshot", "churn", source.to_str().expect("text")]).ok().says("v1");
+    let mut packs = Vec::new();
+    collect(&bench.store.join("packs"), &mut packs);
+    // Noise does not shrink, so its bytes are in a pack as they are, once.
+    let needle = &hit[hit.len() - 64..];
+    let mut places = 0;
+    for pack in packs {
+        let mut bytes = fs::read(&pack).expect("a pack");
+        let Some(at) = bytes.windows(needle.len()).position(|part| part == needle) else {
+            continue;
+        };
+        bytes[at] ^= 1;
+        put(&pack, &bytes);
+        places += 1;
+    }
+    assert_eq!(places, 1, "one chunk is damaged");
+    let mount = Mount::on(bench);
+    let read = |name: &str| fs::read(mount.path("churn/v1").join(name));
+    assert_eq!(read("hit").expect_err("its last chunk").raw_os_error(), Some(libc::EIO));
+    assert!(read("spared").expect("it shares no chunk with it") == spared);
+    assert!(
+        read("same-start").expect("it shares none but sound ones")
+            == [&hit[..2 << 20], &spared].concat()
+    );
+    let mut start = vec![0; 1 << 20];
+    let file = fs::File::open(mount.path("churn/v1/hit")).expect("it opens");
+    std::os::unix::fs::FileExt::read_exact_at(&file, &mut start, 0).expect("a sound chunk");
+    assert!(start == hit[..1 << 20]);
 }
 
 /// How many files could be read, with the right bytes, and how many could not.

@@ -49,7 +49,7 @@ fn a_hole_reads_as_zeros() {
 }
 
 #[test]
-fn a_map_is_written_and_sealed() {
+fn mmap_works() {
     require_program("python3", "python3");
     let mount = Mount::with_churn();
     let script = r#"
@@ -61,12 +61,22 @@ with open(model + "/draft/mapped", "w+b") as file:
         mapped[:5], mapped[-5:] = b"front", b"back!"
         mapped.flush()
         assert file.read(5) == b"front"
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY) as private:
+        private[:5] = b"mine!"
+    file.seek(0)
+    assert file.read(5) == b"front", "a private map is nobody else's"
+    other = os.open(model + "/draft/mapped", os.O_RDONLY)
+    with mmap.mmap(other, 0, prot=mmap.PROT_READ) as reading:
+        assert reading[-5:] == b"back!"
+    os.close(other)
 with open(model + "/snapshot", "w") as control:
     control.write("mapped\n")
 with open(model + "/v1/mapped", "rb") as file:
     with mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as mapped:
         assert mapped[:5] == b"front" and mapped[-5:] == b"back!" and len(mapped) == 100_000
         assert mapped[5:-5].count(0) == 99_990
+    with mmap.mmap(file.fileno(), 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ) as mapped:
+        assert mapped[:5] == b"front" and mapped[-5:] == b"back!"
 "#;
     mount.run("python3", script).ok();
 }

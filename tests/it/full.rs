@@ -74,7 +74,7 @@ fn a_disk_without_inodes_refuses_a_seal_and_loses_nothing() {
 }
 
 #[test]
-fn df_tells_the_truth_about_the_disk() {
+fn df_tells_the_truth() {
     let mount = Mount::on_tmpfs("size=48m");
     let disk = mount.bench.root.join("disk");
     let (total, _) = syscalls::disk_bytes(&mount.point);

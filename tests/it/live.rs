@@ -11,7 +11,7 @@ use crate::harness::{Mount, require_program, require_root, status_number};
 use crate::syscalls;
 
 /// Runs `script` in a mount namespace of its own.
-fn run_apart(mount: &Mount, script: &str) -> crate::harness::Output {
+pub fn run_apart(mount: &Mount, script: &str) -> crate::harness::Output {
     require_root();
     require_program("unshare", "util-linux");
     // The inner shell reads the script from the environment: no quoting twice.
@@ -144,8 +144,17 @@ fn busybox_root(base: &Path) -> std::path::PathBuf {
 }
 
 #[test]
-fn the_inode_of_a_live_view_never_changes() {
+fn a_live_view_is_stable() {
     let mut mount = two_versions();
+    for name in ["prod", "no-one.made_this", "latest"] {
+        assert!(mount.path(".live").join(name).is_dir(), "{name} can be an alias");
+        assert!(mount.path("churn/.live").join(name).is_dir(), "{name} can be an alias");
+    }
+    for name in ["v1", "draft", "snapshot", "a b", "-x"] {
+        let found = fs::metadata(mount.path(".live").join(name)).expect_err("no alias");
+        assert_eq!(found.raw_os_error(), Some(libc::ENOENT), "{name}");
+    }
+    assert!(mount.names(".live/prod").is_empty() && mount.names("churn/.live/prod").is_empty());
     let inode = |mount: &Mount, name: &str| {
         fs::metadata(mount.path(name)).unwrap_or_else(|e| panic!("{name}: {e}")).ino()
     };
@@ -154,21 +163,47 @@ fn the_inode_of_a_live_view_never_changes() {
     for target in ["v1", "v2", "v1"] {
         mount.retarget("churn", "prod", target).expect("it is there");
         assert_eq!(before, views.map(|view| inode(&mount, view)));
+        assert_eq!(mount.text(".live/prod/churn/who"), target);
+        assert_eq!(mount.text("churn/.live/prod/who"), target);
     }
+    fs::remove_file(mount.path("churn/prod")).expect("an alias can be removed");
+    assert_eq!(before, views.map(|view| inode(&mount, view)), "nor without the alias");
+    assert!(mount.names(".live/prod").is_empty() && mount.names("churn/.live/prod").is_empty());
     mount.restart();
     assert_eq!(before, views.map(|view| inode(&mount, view)), "nor with the daemon");
 }
 
 #[test]
-fn a_file_has_one_inode_and_a_directory_has_one_path() {
+fn equal_files_share_an_inode() {
     let mount = Mount::with_churn();
-    mount.seal_files("churn", &[("who", b"same"), ("sub/file", b"same")], "one");
+    // Time, mode and content of `who` and `sub/same` agree; each other differs in one of them.
+    let script = r#"
+set -eu
+cd "$M/churn/draft"; mkdir sub
+printf same > who; cp who sub/same; cp who younger; cp who run; printf diff > other
+chmod 755 run
+touch -d 2021-03-04 who sub/same run other; touch -d 2021-03-05 younger
+cp -a . "$M/fraud/draft/"
+echo one > "$M/churn/snapshot"; echo one > "$M/fraud/snapshot"
+cp -p "$M/churn/v1/who" "$M/churn/draft/moved"; chmod u+w "$M/churn/draft/moved"
+echo two > "$M/churn/snapshot"
+"#;
+    fs::create_dir(mount.path("fraud")).expect("mkdir makes a model");
+    mount.run("bash", script).ok();
     mount.retarget("churn", "prod", "v1").expect("v1 is there");
+    mount.retarget("churn", "qa", "v1").expect("v1 is there");
     let number = |name: &str| fs::metadata(mount.path(name)).expect("it is there").ino();
-    let roots = ["churn/v1", ".live/prod/churn", "churn/.live/prod", ".live/latest/churn"];
+    let roots = ["churn/v1", ".live/prod/churn", "churn/.live/prod", ".live/qa/churn"];
     let mut directories: Vec<u64> = roots.iter().map(|root| number(root)).collect();
     directories.extend(roots.iter().map(|root| number(&format!("{root}/sub"))));
-    let files = roots.map(|root| number(&format!("{root}/who")));
+    let mut others = ["who", "younger", "run", "other"].map(|f| number(&format!("churn/v1/{f}")));
+    others.sort_unstable();
+    assert!(others.windows(2).all(|two| two[0] != two[1]), "each of them differs: {others:?}");
+    let equal = ["churn/v1/sub/same", "churn/v2/moved", "fraud/v1/who", "churn/v1/who"];
+    let files: Vec<u64> = (roots.iter().map(|root| format!("{root}/who")))
+        .chain(equal.map(str::to_owned))
+        .map(|name| number(&name))
+        .collect();
     assert!(files.iter().all(|file| *file == files[0]), "one page cache for one file: {files:?}");
     directories.sort_unstable();
     directories.dedup();

@@ -22,6 +22,8 @@ mod live;
 mod main_job;
 mod permissions;
 mod refusals;
+mod semantics;
+mod semantics_draft;
 mod tensors;
 mod tidy;
 mod tree;

@@ -175,7 +175,7 @@ fn same_tree(source: &Path, sealed: &Path) {
 }
 
 #[test]
-fn the_same_content_with_the_same_metadata_is_the_same_version() {
+fn the_same_again_is_the_same_version() {
     let mount = Mount::with_churn();
     mount.fill_draft("v1");
     let first = mount.seal("churn", "same");

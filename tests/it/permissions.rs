@@ -7,17 +7,17 @@ use crate::harness::{Mount, require_root};
 use crate::syscalls::{self, User, as_user};
 
 /// Owner of the model.
-const OWNER: User = User { uid: 4001, gid: 4001, groups: &[4001] };
+pub const OWNER: User = User { uid: 4001, gid: 4001, groups: &[4001] };
 /// A member of the model's group, by a supplementary group.
-const MEMBER: User = User { uid: 4002, gid: 4002, groups: &[4002, 4500] };
+pub const MEMBER: User = User { uid: 4002, gid: 4002, groups: &[4002, 4500] };
 /// Neither.
-const STRANGER: User = User { uid: 4003, gid: 4003, groups: &[4003] };
+pub const STRANGER: User = User { uid: 4003, gid: 4003, groups: &[4003] };
 /// An ordinary user with an account, which fusermount3 asks for.
 const NOBODY: User = User { uid: 65534, gid: 65534, groups: &[65534] };
-const GROUP: u32 = 4500;
+pub const GROUP: u32 = 4500;
 
 /// `churn` with v1 and v2 and `prod` at v1, of OWNER and GROUP, with `mode`.
-fn mount_with_mode(mode: u32) -> Mount {
+pub fn mount_with_mode(mode: u32) -> Mount {
     require_root();
     let mount = Mount::with_churn();
     mount.seal_files("churn", &[("who", b"v1")], "one");
@@ -30,7 +30,7 @@ fn mount_with_mode(mode: u32) -> Mount {
 }
 
 /// What `user` gets from each way in: list, read, read live, write the draft, seal, retarget.
-fn attempt(mount: &Mount, user: User) -> [syscalls::Outcome; 6] {
+pub fn attempt(mount: &Mount, user: User) -> [syscalls::Outcome; 6] {
     let churn = mount.path("churn");
     let live = mount.path(".live/prod/churn/who");
     as_user(user, || {
@@ -45,7 +45,7 @@ fn attempt(mount: &Mount, user: User) -> [syscalls::Outcome; 6] {
     })
 }
 
-const DENIED: syscalls::Outcome = Err(libc::EACCES);
+pub const DENIED: syscalls::Outcome = Err(libc::EACCES);
 
 #[test]
 fn a_stranger_sees_nothing_of_a_model_of_another_group() {

@@ -243,7 +243,7 @@ cat v1/file v1/dir/file v1/run v1/metadata.json; ls -1; readlink prod latest"#;
 }
 
 #[test]
-fn nothing_below_a_version_can_be_changed_by_anyone() {
+fn a_version_never_changes() {
     let mount = sealed_mount();
     let draft_file = mount.path("churn/draft/outside");
     fs::write(&draft_file, "outside").expect("a draft file");
@@ -310,6 +310,8 @@ fn model_cases(model: &Path, elsewhere: &Path) -> Vec<Case> {
         Box::new(move || sys::rename2(&from, &to, 0))
     };
     let (at, away) = (|name: &str| model.join(name), |name: &str| elsewhere.join(name));
+    let (source, new) = (at("draft/outside"), at("new"));
+    let linked = Box::new(move || sys::link(&source, &new));
     vec![
         refused("mkdir", "new", on("new", |path| sys::mkdir(path, 0o755))),
         refused(
@@ -319,6 +321,8 @@ fn model_cases(model: &Path, elsewhere: &Path) -> Vec<Case> {
         ),
         refused("mknod", "new", on("new", |path| sys::mknod(path, libc::S_IFIFO | 0o644, 0))),
         refused("mkdir", "v9", on("v9", |path| sys::mkdir(path, 0o755))),
+        refused("link", "new", linked),
+        refused("rmdir", "draft", on("draft", |path| sys::errno(fs::remove_dir(path)))),
         refused("unlink", "latest", on("latest", |path| sys::errno(fs::remove_file(path)))),
         refused("unlink", "snapshot", on("snapshot", |path| sys::errno(fs::remove_file(path)))),
         refused("rename", "draft", moved(at("draft"), at("other"))),
@@ -329,9 +333,13 @@ fn model_cases(model: &Path, elsewhere: &Path) -> Vec<Case> {
 }
 
 #[test]
-fn a_model_holds_nothing_but_what_it_is_for() {
+fn a_models_directory_holds_no_files() {
     let mount = sealed_mount();
     mount.run("bash", "mkdir -m 777 \"$M/fraud\"; chown 4001:4001 \"$M/fraud\"").ok();
+    let outside = mount.path("churn/draft/outside");
+    fs::write(&outside, "outside").expect("a draft file");
+    // Where links are protected, only who may read and write a file may link it.
+    sys::chmod(&outside, 0o666).expect("root may");
     let before = picture(&mount);
     let wrong = failures("churn", &model_cases(&mount.path("churn"), &mount.path("fraud")));
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
@@ -341,19 +349,30 @@ fn a_model_holds_nothing_but_what_it_is_for() {
 }
 
 #[test]
-fn a_draft_keeps_to_itself() {
+fn a_draft_is_a_tree_of_its_own() {
     let mount = sealed_mount();
     fs::create_dir(mount.path("fraud")).expect("mkdir makes a model");
     let file = mount.path("churn/draft/file");
     fs::write(&file, "mine").expect("a draft file");
     for elsewhere in ["fraud/draft/file", "churn/file", "fraud/file", "file", "churn/prod2"] {
         let to = mount.path(elsewhere);
-        let allowed = [Err(libc::EXDEV), Err(libc::EPERM)];
         let renamed = sys::rename2(&file, &to, 0);
-        assert!(allowed.contains(&renamed), "rename to {elsewhere}: {}", sys::name(renamed));
-        let linked = sys::link(&file, &to);
-        assert!(allowed.contains(&linked), "link to {elsewhere}: {}", sys::name(linked));
+        assert_eq!(renamed, Err(libc::EXDEV), "rename to {elsewhere}");
+        // Beside the versions and the models a hard link is refused for its own sake.
+        let expected = if elsewhere.contains("draft") { libc::EXDEV } else { libc::EPERM };
+        assert_eq!(sys::link(&file, &to), Err(expected), "link to {elsewhere}");
     }
+    let outside = mount.bench.write("outside", "outside");
+    for (from, to) in [
+        (file.clone(), mount.bench.root.join("taken")),
+        (outside, mount.path("churn/draft/taken")),
+        (mount.path("churn/prod"), mount.path("churn/draft/taken")),
+    ] {
+        assert_eq!(sys::rename2(&from, &to, 0), Err(libc::EXDEV), "{}", from.display());
+        assert_eq!(sys::link(&from, &to), Err(libc::EXDEV), "{}", from.display());
+    }
+    let sealed = mount.path("churn/v1/file");
+    assert_eq!(sys::link(&sealed, &mount.path("churn/draft/taken")), Err(libc::EXDEV));
     // `mv` goes on with a copy after EXDEV, so moving between drafts works for people.
     mount.run("bash", "mv \"$M/churn/draft/file\" \"$M/fraud/draft/file\"").ok();
     assert_eq!(mount.text("fraud/draft/file"), "mine");

@@ -328,6 +328,48 @@ fn no_test_is_switched_off() {
 }
 
 #[test]
+fn each_promise_to_programs_has_its_test() {
+    let path = Path::new("src/fs/SEMANTICS.md");
+    let text = fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let tests: Vec<String> = all_sources().iter().flat_map(test_names).collect();
+    check(&[Source { path: path.into(), text }], |file| {
+        let mut wrong = Vec::new();
+        let promises = (1..).zip(file.text.lines()).filter_map(|(line, text)| {
+            let (number, name) = promise(text)?;
+            Some((line, number, name))
+        });
+        for (expected, (line, number, name)) in (1..).zip(promises) {
+            if number != expected {
+                wrong.push((line, format!("promise {number}, expected {expected}")));
+            }
+            match tests.iter().filter(|test| *test == name).count() {
+                1 => {}
+                0 => wrong.push((line, format!("promise {number}, `{name}`, has no test"))),
+                count => wrong.push((line, format!("promise {number}, `{name}`: {count} of them"))),
+            }
+        }
+        wrong
+    });
+}
+
+/// Number and name of the promise that begins on a line: "1. `its_name`". One without a name has
+/// the empty one, which no test has.
+fn promise(line: &str) -> Option<(u32, &str)> {
+    let (number, rest) = line.split_once(". ")?;
+    let number = number.parse().ok()?;
+    let name = rest.strip_prefix('`').and_then(|rest| rest.split_once('`'));
+    Some((number, name.map_or("", |(name, _)| name)))
+}
+
+/// Names of the tests in a file.
+fn test_names(file: &Source) -> Vec<String> {
+    let lines: Vec<&str> = file.text.lines().map(str::trim_start).collect();
+    let marked = lines.windows(2).filter(|two| two[0] == "#[test]");
+    let name = |two: &[&str]| Some(two[1].strip_prefix("fn ")?.split_once('(')?.0.to_owned());
+    marked.filter_map(name).collect()
+}
+
+#[test]
 fn the_checks_see_what_they_look_for() {
     let file = |path: &str, text: &str| Source { path: path.into(), text: text.to_owned() };
     let bad = file("src/store/pack.rs", "use crate::ops::x; // crate::cli\nlet a = b.unwrap();\n");
@@ -346,4 +388,9 @@ fn the_checks_see_what_they_look_for() {
         begins_function("pub(crate) const unsafe fn f() {") && !begins_function("let fn_ = 1;")
     );
     assert_eq!(file("src/main.rs", "").layer(), None);
+    assert_eq!(promise("12. `mmap_works`, shared"), Some((12, "mmap_works")));
+    assert_eq!(promise("25. Locks work."), Some((25, "")));
+    assert_eq!(promise("Where it is so. 2. `x`"), None);
+    let tests = file("tests/a.rs", "fn a() {}\n    #[test]\n    fn mmap_works() {\n// fn b() {\n");
+    assert_eq!(test_names(&tests), ["mmap_works"]);
 }
