@@ -106,7 +106,9 @@ impl Store {
         cache_bytes: u64,
     ) -> Result<Self, StoreError> {
         let layout = Layout::new(directory);
-        if !layout.config().exists() {
+        // A configuration that cannot be looked at is another thing than none.
+        let config = layout.config();
+        if !config.try_exists().map_err(|e| StoreError::io("open", &config, e))? {
             return Err(StoreError::Missing { directory: directory.to_owned() });
         }
         let lock = lock::acquire(&layout.lock(), holder).map_err(|error| match error {

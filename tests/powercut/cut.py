@@ -189,6 +189,9 @@ class Lab:
                 with open(self.path("safe.img"), "r+b") as image:
                     self._apply(log, image, recording.entries[applied:certain])
                 applied = certain
+                # A new file each time: another mount namespace may still hold the last one mounted.
+                if os.path.exists(self.path("cut.img")):
+                    os.remove(self.path("cut.img"))
                 command("cp", "--sparse=always", self.path("safe.img"), self.path("cut.img"))
                 rest = recording.entries[applied:point]
                 arrived = [entry for entry in rest if entry.flags & FUA or chance.random() < 0.5]
