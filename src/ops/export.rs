@@ -2,6 +2,8 @@
 //!
 //! Invariant E1: the directory has its name only once everything in it is whole: each chunk was
 //! compared with its digest on the way.
+//! Invariant E2: the store is read with our rights, the caller's directory written with the
+//! caller's: never the other way round.
 
 use std::ffi::OsStr;
 use std::fs::{self, File, FileTimes, OpenOptions};
@@ -9,16 +11,21 @@ use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::{Context, ExportOptions, ExportReport, OpsError, Progress, Workspace};
-use crate::format::manifest::{Entry, Manifest, Mtime, Node};
+use crate::format::manifest::{ChunkRef, Entry, Manifest, Mtime, Node};
+use crate::store::StoreError;
 use crate::sys::identity;
 
 /// Modes of what is written: plain files that their owner can change again.
 const FILE_MODE: u32 = 0o644;
 const EXECUTABLE_MODE: u32 = 0o755;
 const DIRECTORY_MODE: u32 = 0o755;
+
+/// Reads a chunk of the store.
+type ReadChunk<'a> = dyn FnMut(&ChunkRef) -> Result<Vec<u8>, OpsError> + 'a;
 
 impl Workspace {
     /// Writes a version's files, with the caller's rights where those are to be assumed.
@@ -31,13 +38,11 @@ impl Workspace {
         let summary = self.resolve(context, &options.reference)?;
         let manifest = self.manifest(&summary.manifest)?;
         progress.begin("exporting", summary.bytes);
-        let write = || self.write_tree(&manifest, &options.directory, progress);
         let (files, bytes) = if context.assume {
-            let caller = &context.caller;
-            identity::run_as(caller.uid, caller.gid, &caller.groups, write)
-                .map_err(|e| OpsError::file("act as the caller on", &options.directory, e))??
+            self.write_tree_as_caller(context, &manifest, &options.directory, progress)?
         } else {
-            write()?
+            let mut read = |chunk: &ChunkRef| Ok(self.store.read_chunk(chunk)?);
+            write_tree(&manifest, &options.directory, &mut read, progress)?
         };
         Ok(ExportReport {
             model: options.reference.model.clone(),
@@ -48,75 +53,116 @@ impl Workspace {
         })
     }
 
-    fn write_tree(
+    /// The files are written by a thread that has the caller's rights and nothing else to do; the
+    /// store, which is closed to the caller, is read by this one (E2).
+    fn write_tree_as_caller(
         &self,
+        context: &Context,
         manifest: &Manifest,
         directory: &Path,
         progress: &dyn Progress,
     ) -> Result<(u64, u64), OpsError> {
-        if fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_some()) {
-            return Err(OpsError::NotEmpty { path: directory.to_owned() });
-        }
-        let partial = partial_of(directory)?;
-        make_directory(&partial).map_err(|e| OpsError::file("create", &partial, e))?;
-        let written = self.write_entries(manifest, &partial, progress).and_then(|counts| {
-            fs::rename(&partial, directory)
-                .map_err(|e| OpsError::file("rename to", directory, e))?;
-            Ok(counts)
-        });
-        if written.is_err() {
-            // Best effort: the error says more than a second one would.
-            let _ = fs::remove_dir_all(&partial);
-        }
-        written
+        let caller = &context.caller;
+        let (ask, asked) = mpsc::sync_channel::<ChunkRef>(0);
+        let (give, given) = mpsc::sync_channel::<Result<Vec<u8>, StoreError>>(0);
+        // The closure owns its ends: should it panic, the writer does not wait for ever.
+        std::thread::scope(move |scope| {
+            let writer = scope.spawn(move || {
+                identity::run_as(caller.uid, caller.gid, &caller.groups, move || {
+                    let gone =
+                        || std::io::Error::other("the thread that reads the store has ended");
+                    let mut read = |chunk: &ChunkRef| {
+                        let asked = ask.send(*chunk).ok().and_then(|()| given.recv().ok());
+                        match asked {
+                            Some(read) => Ok(read?),
+                            None => Err(OpsError::file("export to", directory, gone())),
+                        }
+                    };
+                    write_tree(manifest, directory, &mut read, progress)
+                })
+            });
+            // Ends when the writer has all it wants and drops its end.
+            while let Ok(chunk) = asked.recv() {
+                if give.send(self.store.read_chunk(&chunk)).is_err() {
+                    break;
+                }
+            }
+            match writer.join() {
+                Ok(Ok(written)) => written,
+                Ok(Err(error)) => Err(OpsError::file("act as the caller on", directory, error)),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        })
     }
+}
 
-    fn write_entries(
-        &self,
-        manifest: &Manifest,
-        root: &Path,
-        progress: &dyn Progress,
-    ) -> Result<(u64, u64), OpsError> {
-        let mut entries = Vec::new();
-        manifest.walk(|path, index, entry| {
-            entries.push((root.join(OsStr::from_bytes(path)), index, entry));
-        });
-        let (mut files, mut bytes) = (0, 0);
-        for (path, index, entry) in &entries {
-            let failed = |e| OpsError::file("write", path, e);
-            match &entry.node {
-                Node::Directory { .. } => make_directory(path).map_err(failed)?,
-                Node::Symlink { .. } => {
-                    let target = OsStr::from_bytes(manifest.target(*index));
-                    std::os::unix::fs::symlink(target, path).map_err(failed)?;
-                }
-                Node::File(file) => {
-                    let mode = if file.executable { EXECUTABLE_MODE } else { FILE_MODE };
-                    let mut out = OpenOptions::new()
-                        .write(true)
-                        .create_new(true)
-                        .mode(mode)
-                        .open(path)
-                        .map_err(failed)?;
-                    for chunk in manifest.chunks(file) {
-                        out.write_all(&self.store.read_chunk(chunk)?).map_err(failed)?;
-                        progress.advance(u64::from(chunk.bytes));
-                    }
-                    set_time(&out, entry).map_err(failed)?;
-                    (files, bytes) = (files + 1, bytes + file.bytes);
-                }
-            }
-        }
-        // Directories last, and the deepest first: filling them moved their times.
-        for (path, _, entry) in entries.iter().rev() {
-            if matches!(entry.node, Node::Directory { .. }) {
-                File::open(path)
-                    .and_then(|directory| set_time(&directory, entry))
-                    .map_err(|e| OpsError::file("set the time of", path, e))?;
-            }
-        }
-        Ok((files, bytes))
+fn write_tree(
+    manifest: &Manifest,
+    directory: &Path,
+    read: &mut ReadChunk<'_>,
+    progress: &dyn Progress,
+) -> Result<(u64, u64), OpsError> {
+    if fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_some()) {
+        return Err(OpsError::NotEmpty { path: directory.to_owned() });
     }
+    let partial = partial_of(directory)?;
+    make_directory(&partial).map_err(|e| OpsError::file("create", &partial, e))?;
+    let written = write_entries(manifest, &partial, read, progress).and_then(|counts| {
+        fs::rename(&partial, directory).map_err(|e| OpsError::file("rename to", directory, e))?;
+        Ok(counts)
+    });
+    if written.is_err() {
+        // Best effort: the error says more than a second one would.
+        let _ = fs::remove_dir_all(&partial);
+    }
+    written
+}
+
+fn write_entries(
+    manifest: &Manifest,
+    root: &Path,
+    read: &mut ReadChunk<'_>,
+    progress: &dyn Progress,
+) -> Result<(u64, u64), OpsError> {
+    let mut entries = Vec::new();
+    manifest.walk(|path, index, entry| {
+        entries.push((root.join(OsStr::from_bytes(path)), index, entry));
+    });
+    let (mut files, mut bytes) = (0, 0);
+    for (path, index, entry) in &entries {
+        let failed = |e| OpsError::file("write", path, e);
+        match &entry.node {
+            Node::Directory { .. } => make_directory(path).map_err(failed)?,
+            Node::Symlink { .. } => {
+                let target = OsStr::from_bytes(manifest.target(*index));
+                std::os::unix::fs::symlink(target, path).map_err(failed)?;
+            }
+            Node::File(file) => {
+                let mode = if file.executable { EXECUTABLE_MODE } else { FILE_MODE };
+                let mut out = OpenOptions::new()
+                    .write(true)
+                    .create_new(true)
+                    .mode(mode)
+                    .open(path)
+                    .map_err(failed)?;
+                for chunk in manifest.chunks(file) {
+                    out.write_all(&read(chunk)?).map_err(failed)?;
+                    progress.advance(u64::from(chunk.bytes));
+                }
+                set_time(&out, entry).map_err(failed)?;
+                (files, bytes) = (files + 1, bytes + file.bytes);
+            }
+        }
+    }
+    // Directories last, and the deepest first: filling them moved their times.
+    for (path, _, entry) in entries.iter().rev() {
+        if matches!(entry.node, Node::Directory { .. }) {
+            File::open(path)
+                .and_then(|directory| set_time(&directory, entry))
+                .map_err(|e| OpsError::file("set the time of", path, e))?;
+        }
+    }
+    Ok((files, bytes))
 }
 
 fn make_directory(path: &Path) -> std::io::Result<()> {

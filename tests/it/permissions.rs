@@ -135,6 +135,23 @@ fn a_command_does_not_read_for_a_user_what_the_user_may_not_read() {
 }
 
 #[test]
+fn a_user_exports_from_a_store_that_is_closed_to_users() {
+    let mut mount = mount_with_mode(0o750);
+    // With nothing of the store open or cached.
+    mount.restart();
+    let out = mount.bench.root.join("out");
+    fs::create_dir(&out).expect("a directory");
+    syscalls::lchown(&out, MEMBER.uid, MEMBER.gid).expect("root may");
+    let goal = out.join("one");
+    let goal = goal.to_str().expect("text");
+    mount.bench.cli_as(MEMBER, &["export", "churn/v1", goal]).ok();
+    assert_eq!(fs::read_to_string(out.join("one/who")).expect("exported"), "v1");
+    let found = fs::metadata(out.join("one/who")).expect("exported");
+    assert_eq!((found.uid(), found.gid()), (MEMBER.uid, MEMBER.gid));
+    mount.bench.cli_as(STRANGER, &["export", "churn/v1", "/tmp/never"]).exits(3);
+}
+
+#[test]
 fn owner_group_and_mode_are_kept_over_a_restart() {
     let mut mount = mount_with_mode(0o2750);
     let of = |mount: &Mount, name: &str| {
