@@ -2,6 +2,8 @@
 //!
 //! Invariant O2: a tree goes away only after the record that seals it is durable. Between the two a
 //! small intent says which tree goes with which manifest, so that a start after a crash can finish.
+//! Invariant O3: an intent never outlives the freeze of its tree in a process that goes on: what is
+//! written into the tree after that is nobody's to take.
 
 use std::path::PathBuf;
 
@@ -98,27 +100,41 @@ impl Workspace {
     /// The record is not there, so nothing was sealed.
     pub(super) fn drop_intent(&self, name: &ModelName) {
         let path = self.store.layout().draft_intent(name);
-        if let Err(error) = self.store.io().remove_file(&path) {
-            log::warn!("`{}` stays behind until the next start: {error}", path.display());
+        match self.store.io().remove_file(&path) {
+            // What was sealed before needs no intent.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => {
+                log::warn!("`{}` stays behind until the next start: {error}", path.display());
+            }
+            Ok(()) => {}
         }
     }
 
-    /// The record is there: the sealed tree goes. What cannot be done now is done at the next start.
-    pub(super) fn consume_draft(&self, name: &ModelName, frozen: FrozenDraft) {
+    /// The version is there: the sealed tree goes. Where it cannot, it stays as it is, and the answer
+    /// says so.
+    pub(super) fn consume_draft(&self, name: &ModelName, frozen: FrozenDraft) -> Option<String> {
         let away = durable::temporary_path(&self.store.layout().temporary());
         match frozen.consume(&away) {
             Ok(()) => {
                 self.drop_intent(name);
                 let io = self.store.io().clone();
                 // Removing many files takes a while, and nobody needs to wait for it.
-                std::thread::spawn(move || {
+                let remove = move || {
                     if let Err(error) = io.remove_tree(&away) {
                         log::warn!("`{}` goes at the next start: {error}", away.display());
                     }
-                });
+                };
+                let removing = std::thread::Builder::new().name("remove".to_owned()).spawn(remove);
+                if let Err(error) = removing {
+                    log::warn!("the sealed draft of `{name}` goes at the next start: {error}");
+                }
+                None
             }
             Err(error) => {
-                log::warn!("the sealed draft of `{name}` goes at the next start: {error}")
+                // Not at the next start: by then it may hold what nobody has sealed (O3).
+                self.drop_intent(name);
+                log::warn!("the sealed draft of `{name}` stays: {error}");
+                Some(format!("what was sealed is still in the draft, remove it there: {error}"))
             }
         }
     }
@@ -140,7 +156,8 @@ impl Workspace {
                 None => self.drop_intent(&model),
                 Some(intent) => match self.draft(&model)?.freeze(&intent.sub) {
                     Ok(frozen) if is_tree(&frozen, intent.ino) => {
-                        self.consume_draft(&model, frozen);
+                        // The one note there can be was logged.
+                        drop(self.consume_draft(&model, frozen));
                     }
                     // The tree is gone already; only the intent was left.
                     Ok(_) | Err(_) => self.drop_intent(&model),

@@ -254,10 +254,8 @@ impl Workspace {
         let stored = self.store_files(source, open, frozen.is_some(), &mut writer, progress)?;
         let declared = metadata::declared(options, stored.user.as_ref());
         let fingerprint = metadata::fingerprint(stored.digest, &declared);
-        if let Some(report) = self.already_sealed(context, options, fingerprint, &stored)? {
-            if let Some(frozen) = frozen {
-                self.consume_draft(&options.model, frozen);
-            }
+        if let Some(mut report) = self.already_sealed(context, options, fingerprint, &stored)? {
+            report.notes.extend(frozen.and_then(|it| self.consume_draft(&options.model, it)));
             return Ok(report);
         }
         self.publish(context, options, stored, fingerprint, writer, frozen)
@@ -341,17 +339,15 @@ impl Workspace {
                 moves: moves.into_iter().collect(),
             }))))
         });
-        match (committed, frozen) {
-            (Ok(_), Some(frozen)) => self.consume_draft(&options.model, frozen),
-            (Ok(_), None) => {}
-            (Err(error), frozen) => {
-                if frozen.is_some() {
-                    self.drop_intent(&options.model);
-                }
-                return Err(error);
+        if let Err(error) = committed {
+            if frozen.is_some() {
+                self.drop_intent(&options.model);
             }
+            return Err(error);
         }
-        Ok(self.report(context, options, version, &stored, stored_bytes, false))
+        let mut report = self.report(context, options, version, &stored, stored_bytes, false);
+        report.notes.extend(frozen.and_then(|it| self.consume_draft(&options.model, it)));
+        Ok(report)
     }
 
     fn next_version(

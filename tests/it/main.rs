@@ -20,6 +20,7 @@ mod hostile;
 mod kill;
 mod live;
 mod main_job;
+mod meanwhile;
 mod permissions;
 mod refusals;
 mod semantics;

@@ -1,0 +1,166 @@
+//! What happens between two steps of a verb: to the disk, to the rights of who asked, to the store.
+//!
+//! A verb is given I/O or progress that does something else at one moment of its work. No daemon
+//! and no mount: all doors call these verbs.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use jiff::Timestamp;
+use modelfs::format::names::ModelName;
+use modelfs::format::record::{Access, Door};
+use modelfs::ops::{
+    Caller, Context, NoProgress, OpenOptions, OpsError, SnapshotOptions, SnapshotReport, Source,
+    Workspace,
+};
+use modelfs::sys::identity;
+use modelfs::sys::io::{Io, Real};
+
+/// The calls at which a test does something.
+type Hook = dyn Fn(&'static str, &Path) -> io::Result<()> + Send + Sync;
+
+/// Sound I/O that tells a test of each call after it was made; the test may let it fail.
+struct Told {
+    hook: Box<Hook>,
+}
+
+impl Told {
+    fn io(
+        hook: impl Fn(&'static str, &Path) -> io::Result<()> + Send + Sync + 'static,
+    ) -> Arc<Self> {
+        Arc::new(Self { hook: Box::new(hook) })
+    }
+}
+
+impl Io for Told {
+    fn create(&self, path: &Path) -> io::Result<File> {
+        Real.create(path)
+    }
+    fn open(&self, path: &Path) -> io::Result<File> {
+        Real.open(path)
+    }
+    fn read_at(&self, file: &File, out: &mut [u8], offset: u64) -> io::Result<usize> {
+        Real.read_at(file, out, offset)
+    }
+    fn write(&self, file: &File, bytes: &[u8]) -> io::Result<usize> {
+        Real.write(file, bytes)
+    }
+    fn sync_file(&self, file: &File) -> io::Result<()> {
+        Real.sync_file(file)
+    }
+    fn sync_directory(&self, path: &Path) -> io::Result<()> {
+        Real.sync_directory(path)?;
+        (self.hook)("sync directory", path)
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        Real.rename(from, to)
+    }
+    fn rename_if_absent(&self, from: &Path, to: &Path) -> io::Result<()> {
+        Real.rename_if_absent(from, to)?;
+        (self.hook)("rename if absent", to)
+    }
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        Real.remove_file(path)
+    }
+    fn create_directory(&self, path: &Path) -> io::Result<()> {
+        Real.create_directory(path)?;
+        (self.hook)("create directory", path)
+    }
+    fn remove_tree(&self, path: &Path) -> io::Result<()> {
+        Real.remove_tree(path)
+    }
+    fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
+        Real.list(path)
+    }
+    fn file_bytes(&self, path: &Path) -> io::Result<u64> {
+        Real.file_bytes(path)
+    }
+}
+
+fn as_user(uid: u32) -> Context {
+    let (user, groups) = (uid.to_string(), Vec::new());
+    let caller = Caller { user, uid, gid: uid, groups, door: Door::Cli };
+    Context { caller, now: Timestamp::UNIX_EPOCH, assume: false }
+}
+
+fn owner() -> Context {
+    as_user(identity::own_uid())
+}
+
+fn open(store: &Path, io: Arc<dyn Io>) -> Workspace {
+    let options = OpenOptions {
+        directory: store.to_owned(),
+        create: true,
+        holder: "meanwhile".to_owned(),
+        cache_bytes: 1 << 20,
+        clock: || Timestamp::UNIX_EPOCH,
+    };
+    Workspace::open(options, io, Timestamp::UNIX_EPOCH, &owner().caller).expect("a sound store")
+}
+
+fn model() -> ModelName {
+    "m".parse().expect("a name")
+}
+
+/// Makes the model `m`, whose draft is `draft/m` in the store.
+fn create_model(workspace: &Workspace) {
+    let Caller { uid, gid, .. } = owner().caller;
+    let access = Access { uid, gid, mode: 0o755 };
+    workspace.create_model(&owner(), &model(), access).expect("a new model");
+}
+
+fn draft_options(message: &str) -> SnapshotOptions {
+    SnapshotOptions {
+        model: model(),
+        source: Source::Draft { sub: None },
+        message: message.to_owned(),
+        metrics: Default::default(),
+        params: Default::default(),
+        labels: Default::default(),
+        datasets: Vec::new(),
+        alias: None,
+    }
+}
+
+fn seal(workspace: &Workspace, message: &str) -> Result<SnapshotReport, OpsError> {
+    workspace.snapshot(&owner(), &draft_options(message), &NoProgress)
+}
+
+#[test]
+fn what_is_written_into_a_draft_that_could_not_be_emptied_is_kept() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = directory.path().join("store");
+    let (temporary, aside) = (store.join("tmp"), store.join("tmp.aside"));
+    let armed = Arc::new(AtomicBool::new(false));
+    let io = {
+        let (armed, temporary, aside) = (armed.clone(), temporary.clone(), aside.clone());
+        Told::io(move |call, path| {
+            // As soon as the version is recorded, there is no place to move the draft to.
+            if call == "rename if absent"
+                && path.parent().is_some_and(|at| at.ends_with("history"))
+                && armed.swap(false, Ordering::SeqCst)
+            {
+                fs::rename(&temporary, &aside)?;
+                fs::write(&temporary, "in the way")?;
+            }
+            Ok(())
+        })
+    };
+    let workspace = open(&store, io);
+    create_model(&workspace);
+    fs::write(store.join("draft/m/sealed"), "one").expect("room");
+    armed.store(true, Ordering::SeqCst);
+    let report = seal(&workspace, "one").expect("the record is there");
+    assert!(!armed.load(Ordering::SeqCst), "the disk refused at that moment");
+    assert!(report.notes.iter().any(|note| note.contains("draft")), "{report:?}");
+    fs::remove_file(&temporary).expect("ours");
+    fs::rename(&aside, &temporary).expect("ours");
+    fs::write(store.join("draft/m/later"), "not sealed by anybody").expect("room");
+    drop(workspace);
+    drop(open(&store, Arc::new(Real)));
+    let later = fs::read_to_string(store.join("draft/m/later")).expect("it was never sealed");
+    assert_eq!(later, "not sealed by anybody");
+}
