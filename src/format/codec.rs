@@ -101,7 +101,7 @@ pub struct Encoded {
 }
 
 /// Number of blocks of a chunk of `plain_bytes`.
-pub fn block_count(plain_bytes: usize) -> usize {
+pub const fn block_count(plain_bytes: usize) -> usize {
     plain_bytes.div_ceil(BLOCK_BYTES)
 }
 

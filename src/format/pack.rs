@@ -68,7 +68,7 @@ pub struct RecordHead {
 }
 
 /// Bytes of a record's head for a chunk of `plain_bytes`.
-pub fn head_bytes(plain_bytes: usize) -> usize {
+pub const fn head_bytes(plain_bytes: usize) -> usize {
     RECORD_FIXED_BYTES + BLOCK_LINE_BYTES * block_count(plain_bytes)
 }
 

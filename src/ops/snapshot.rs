@@ -254,35 +254,45 @@ impl Workspace {
         let stored = self.store_files(source, open, frozen.is_some(), &mut writer, progress)?;
         let declared = metadata::declared(options, stored.user.as_ref());
         let fingerprint = metadata::fingerprint(stored.digest, &declared);
-        if let Some(mut report) = self.already_sealed(context, options, fingerprint, &stored)? {
+        if let Some(version) = self.find_sealed(&options.model, &fingerprint) {
+            // What was found damaged there was put anew, and the draft is about to go.
+            let stored_bytes = writer.finish()?;
+            self.move_alias(context, options, version)?;
+            let mut report = self.report(context, options, version, &stored, stored_bytes, true);
             report.notes.extend(frozen.and_then(|it| self.consume_draft(&options.model, it)));
             return Ok(report);
         }
         self.publish(context, options, stored, fingerprint, writer, frozen)
     }
 
-    /// The version that has this fingerprint, with the alias moved to it where that was asked.
-    fn already_sealed(
+    /// The version that has this fingerprint, if its manifest can be read.
+    fn find_sealed(&self, name: &ModelName, fingerprint: &TreeDigest) -> Option<VersionNumber> {
+        let (number, manifest) = {
+            let state = self.state();
+            let version = state.model(name)?.by_fingerprint(fingerprint)?;
+            (version.number, version.manifest)
+        };
+        // From disk, whatever the cache holds: the draft goes on the word of it.
+        match self.store.load_manifest(&manifest) {
+            Ok(_) => Some(number),
+            Err(error) => {
+                log::error!("`{name}/{number}` has to be sealed anew: {error}");
+                None
+            }
+        }
+    }
+
+    /// Moves the alias that the snapshot asks for to a version that was there.
+    fn move_alias(
         &self,
         context: &Context,
         options: &SnapshotOptions,
-        fingerprint: TreeDigest,
-        stored: &Stored,
-    ) -> Result<Option<SnapshotReport>, OpsError> {
-        let number = {
-            let state = self.state();
-            let model = state.model(&options.model);
-            let found = model.and_then(|model| model.by_fingerprint(&fingerprint));
-            found.map(|version| version.number)
-        };
-        let Some(version) = number else { return Ok(None) };
-        if let Some(alias) = &options.alias {
-            let (model, alias) = (options.model.clone(), alias.clone());
-            let to = Some(At::Version(version));
-            let wish = Wish { model, alias, to, must: Must::Any };
-            self.retarget(context, &[wish], &options.message)?;
-        }
-        Ok(Some(self.report(context, options, version, stored, 0, true)))
+        version: VersionNumber,
+    ) -> Result<(), OpsError> {
+        let Some(alias) = options.alias.clone() else { return Ok(()) };
+        let (model, to) = (options.model.clone(), Some(At::Version(version)));
+        self.retarget(context, &[Wish { model, alias, to, must: Must::Any }], &options.message)?;
+        Ok(())
     }
 
     /// Makes everything durable in its order, and the version known.

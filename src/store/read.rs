@@ -28,6 +28,9 @@ const HEADS_MAX: usize = 16_384;
 /// Estimate of the blocks in a cache, for sizing its table.
 const BLOCK_BYTES_TYPICAL: u64 = 64 << 10;
 
+/// Longest record: a chunk that did not shrink, and its head.
+const RECORD_BYTES_MAX: usize = codec::CHUNK_BYTES_MAX + pack::head_bytes(codec::CHUNK_BYTES_MAX);
+
 type BlockKey = (ChunkId, u32);
 
 /// A block's weight is its bytes.
@@ -79,6 +82,11 @@ impl ReadCache {
         self.suspect.lock().contains(pack)
     }
 
+    /// Remembers that something in a pack is damaged.
+    pub(super) fn suspect(&self, pack: PackId) {
+        self.suspect.lock().insert(pack);
+    }
+
     /// Forgets everything that was learned from packs.
     pub(super) fn clear(&self) {
         self.heads.clear();
@@ -121,11 +129,30 @@ impl Store {
         self.read_chunk_at(chunk, 0, &mut plain)?;
         if ChunkId::of(&plain) != chunk.id {
             let pack = self.find(chunk)?.pack;
-            self.read.suspect.lock().insert(pack);
+            self.read.suspect(pack);
             let why = "its bytes have another digest".to_owned();
             return Err(StoreError::ChunkDamaged { chunk: chunk.id, pack, why });
         }
         Ok(plain)
+    }
+
+    /// A whole chunk as the pack has it now, past everything that is kept in memory.
+    pub(super) fn read_back(&self, chunk: &ChunkRef, place: Place) -> Result<Vec<u8>, StoreError> {
+        let damaged =
+            |why: String| StoreError::ChunkDamaged { chunk: chunk.id, pack: place.pack, why };
+        let path = self.layout.pack(&place.pack);
+        let file = self.io.open(&path).map_err(|e| StoreError::io("open", &path, e))?;
+        let mut record = vec![0; (place.record_bytes as usize).min(RECORD_BYTES_MAX)];
+        let offset = u64::from(place.offset);
+        durable::read_exact_at(&*self.io, &file, &mut record, offset)
+            .map_err(|e| StoreError::io("read", &path, e))?;
+        let head = pack::parse_head(&record, offset).map_err(|e| damaged(e.to_string()))?;
+        if head.id != chunk.id || head.plain_bytes != chunk.bytes {
+            return Err(damaged("another chunk is where it should be".to_owned()));
+        }
+        let payload = &record[head.head_bytes()..];
+        codec::decode(head.codec, &head.blocks, payload, chunk.bytes as usize)
+            .map_err(|e| damaged(e.to_string()))
     }
 
     /// One decoded block; concurrent readers of the same block decode it once.
@@ -148,7 +175,7 @@ impl Store {
         error: StoreError,
     ) -> Result<Arc<[u8]>, StoreError> {
         log::error!("{error}; looking for another copy");
-        self.read.suspect.lock().insert(found.pack);
+        self.read.suspect(found.pack);
         self.read.heads.remove(&chunk.id);
         match self.find_in_footers(chunk)? {
             Some(other) if other.pack != found.pack => {

@@ -1,6 +1,8 @@
 //! Writing chunks and manifests: everything is durable before anybody refers to it.
 //!
 //! Invariant P2: a manifest is written only after every pack it needs is durable.
+//! Invariant P4: a chunk that is there already counts only after it was read back and compared: the
+//! source may be removed on the word of it.
 
 use std::collections::HashMap;
 
@@ -30,12 +32,20 @@ impl Store {
         ChunkWriter { store: self, open: None, pending: HashMap::new(), stored_bytes: 0 }
     }
 
-    /// Whether a chunk is stored, as far as we know, in good health.
-    pub fn has_chunk(&self, id: &ChunkId) -> bool {
-        match self.catalog.read().place(id) {
-            Ok(Some(place)) => !self.read.is_suspect(&place.pack),
+    /// Whether a chunk is stored and reads back as `plain` (P4).
+    fn holds(&self, chunk: &ChunkRef, plain: &[u8]) -> bool {
+        let place = match self.catalog.read().place(&chunk.id) {
+            Ok(Some(place)) if !self.read.is_suspect(&place.pack) => place,
             // Unknown is a legal answer: a chunk may be stored twice.
-            Ok(None) | Err(_) => false,
+            Ok(_) | Err(_) => return false,
+        };
+        match self.read_back(chunk, place) {
+            Ok(back) => back == plain,
+            Err(error) => {
+                log::error!("{error}; it is stored anew");
+                self.read.suspect(place.pack);
+                false
+            }
         }
     }
 
@@ -67,7 +77,7 @@ impl ChunkWriter<'_> {
         let id = ChunkId::of(plain);
         let bytes = u32::try_from(plain.len()).expect("a chunk is at most 16 MiB");
         let chunk = ChunkRef { id, bytes };
-        if self.pending.contains_key(&id) || self.store.has_chunk(&id) {
+        if self.pending.contains_key(&id) || self.store.holds(&chunk, plain) {
             return Ok(chunk);
         }
         let encoded = codec::encode(plain, elements);

@@ -348,3 +348,39 @@ fn repair_rebuilds_the_catalog_and_touches_nothing_else() {
     }
     bench.cli(&["verify", "--read-data"]).ok();
 }
+
+/// Seals the content of `v1` once more, after a byte of each file in `folder` was flipped at `at`.
+fn seal_over_damage(folder: &str, at: impl Fn(&[u8]) -> usize) -> (Bench, String) {
+    let bench = small_store();
+    let mut files = Vec::new();
+    collect(&bench.store.join(folder), &mut files);
+    for file in files {
+        let mut bytes = fs::read(&file).expect("a file of the store");
+        let at = at(&bytes);
+        bytes[at] ^= 0x40;
+        put(&file, &bytes);
+    }
+    let source = bench.root.join("source/v1");
+    let source = source.to_str().expect("text");
+    let sealed = bench.cli_json(&["snapshot", "churn", source, "-m", "v1"]);
+    let version = sealed["value"]["version"].as_str().or(sealed["version"].as_str());
+    let version = version.unwrap_or_else(|| panic!("{sealed}")).to_owned();
+    (bench, version)
+}
+
+#[test]
+fn sealing_what_is_damaged_in_the_store_makes_it_whole() {
+    // The head of the first record, its content, and the manifests.
+    let cases: [(&str, fn(&[u8]) -> usize); 3] =
+        [("packs", |_| 20), ("packs", |_| 100), ("manifests", |bytes| bytes.len() / 2)];
+    for (folder, at) in cases {
+        let (bench, version) = seal_over_damage(folder, at);
+        let out = bench.root.join("out");
+        let reference = format!("churn/{version}");
+        bench.cli(&["export", &reference, out.to_str().expect("text")]).ok();
+        for name in ["weights", "notes"] {
+            let found = fs::read(out.join(name)).expect("exported");
+            assert!(found == contents()[&*format!("v1/{name}")], "{folder}: {name}");
+        }
+    }
+}
