@@ -130,6 +130,11 @@ impl Store {
             durable::ensure_directory(&*io, &path)
                 .map_err(|e| StoreError::io("create", &path, e))?;
         }
+        // A process that was killed may have given names that it did not live to make durable. From
+        // here on they are relied on.
+        for path in [layout.root().to_owned()].into_iter().chain(layout.directories()) {
+            durable::sync_directory(&*io, &path);
+        }
         clear_temporary(&*io, &layout)?;
         let (catalog, sound) = open_catalog(&*io, &layout)?;
         let history = History::new(io.clone(), layout.clone());
@@ -231,6 +236,8 @@ impl Store {
         *catalog = Catalog::replace(&*self.io, &directory).map_err(StoreError::Catalog)?;
         self.read.clear();
         let mut report = RebuildReport::default();
+        // The old catalog knew durable packs only; a pack that is found may just have got its name.
+        packs::sync_names(&*self.io, &self.layout)?;
         for (id, bytes) in packs::list(&*self.io, &self.layout)? {
             let path = self.layout.pack(&id);
             let lines = match packs::read_footer(&*self.io, &path) {

@@ -113,6 +113,17 @@ pub fn list(io: &dyn Io, layout: &Layout) -> Result<Vec<(PackId, u64)>, StoreErr
     Ok(found)
 }
 
+/// Makes the names of all packs durable.
+pub fn sync_names(io: &dyn Io, layout: &Layout) -> Result<(), StoreError> {
+    let directory = layout.packs();
+    for path in io.list(&directory).map_err(|e| StoreError::io("list", &directory, e))? {
+        if path.is_dir() {
+            durable::sync_directory(io, &path);
+        }
+    }
+    Ok(())
+}
+
 /// Paths of the files two levels below `directory`.
 pub fn list_named(io: &dyn Io, directory: &Path) -> Result<Vec<PathBuf>, StoreError> {
     let mut found = Vec::new();

@@ -3,11 +3,12 @@
 //! A verb is given I/O or progress that does something else at one moment of its work. No daemon
 //! and no mount: all doors call these verbs.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use jiff::Timestamp;
 use modelfs::format::names::ModelName;
@@ -163,4 +164,32 @@ fn what_is_written_into_a_draft_that_could_not_be_emptied_is_kept() {
     drop(open(&store, Arc::new(Real)));
     let later = fs::read_to_string(store.join("draft/m/later")).expect("it was never sealed");
     assert_eq!(later, "not sealed by anybody");
+}
+
+#[test]
+fn names_that_a_killed_process_gave_are_durable_before_they_are_relied_on() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = directory.path().join("store");
+    let workspace = open(&store, Arc::new(Real));
+    create_model(&workspace);
+    fs::write(store.join("draft/m/file"), "one").expect("room");
+    seal(&workspace, "one").expect("sound");
+    drop(workspace);
+    // As after a kill between the pack's rename and the catalog: the catalog does not know it.
+    fs::remove_dir_all(store.join("catalog")).expect("it may be deleted at any time");
+    let synced = Arc::new(Mutex::new(BTreeSet::new()));
+    let told = synced.clone();
+    let io = Told::io(move |call, path| {
+        if call == "sync directory" {
+            told.lock().expect("no test panics with it").insert(path.to_owned());
+        }
+        Ok(())
+    });
+    drop(open(&store, io));
+    let synced = synced.lock().expect("no test panics with it");
+    let packs = fs::read_dir(store.join("packs")).expect("there").map(|e| e.expect("one").path());
+    let fixed = ["history", "packs", "manifests", "draft"].map(|name| store.join(name));
+    for path in packs.chain(fixed) {
+        assert!(synced.contains(&path), "{} was not synced: {synced:?}", path.display());
+    }
 }
