@@ -371,7 +371,8 @@ fn seal_over_damage(folder: &str, at: impl Fn(&[u8]) -> usize) -> (Bench, String
 #[test]
 fn sealing_what_is_damaged_in_the_store_makes_it_whole() {
     // The head of the first record, its content, and the manifests.
-    let cases: [(&str, fn(&[u8]) -> usize); 3] =
+    type Place = fn(&[u8]) -> usize;
+    let cases: [(&str, Place); 3] =
         [("packs", |_| 20), ("packs", |_| 100), ("manifests", |bytes| bytes.len() / 2)];
     for (folder, at) in cases {
         let (bench, version) = seal_over_damage(folder, at);

@@ -372,7 +372,7 @@ with open("run", "wb") as run:
 os.chmod("run", 0o755)
 show(hashlib.sha256(open("run", "rb").read()).hexdigest())
 open("script", "w").write("#!/bin/sh\necho it runs\n"), os.chmod("script", 0o755)
-show(os.popen("./script; ls -l | cut -d' ' -f1,5,9-").read())
+show(os.popen("./script; stat -c '%A %s %n' *").read())
 open("../snapshot", "w").write("sealed\n")
 show(hashlib.sha256(open("../v1/run", "rb").read()).hexdigest(), open("../v1/script").read())
 "##;
