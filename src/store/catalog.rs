@@ -169,10 +169,11 @@ impl Catalog {
             .collect()
     }
 
-    /// Remembers a line of the history; a long one is left to its file.
+    /// Remembers a line of the history; a long one is left to its file, and another one of its number
+    /// is forgotten.
     pub fn add_record(&self, seq: u64, line: &[u8]) -> Result<(), CatalogError> {
         if VALUE_BYTES_MAX < line.len() {
-            return Ok(());
+            return guarded(|| self.records.remove(seq.to_be_bytes()).map(drop));
         }
         guarded(|| self.records.insert(seq.to_be_bytes(), line).map(drop))
     }
@@ -258,6 +259,7 @@ mod tests {
             let catalog = Catalog::replace(&Real, directory.path()).unwrap();
             catalog.add_pack(pack, 1234, &[line]).unwrap();
             catalog.add_record(1, b"one\n").unwrap();
+            catalog.add_record(300, b"of another history\n").unwrap();
             catalog.add_record(300, &[b'x'; VALUE_BYTES_MAX + 1]).unwrap();
             catalog.flush().unwrap();
         }

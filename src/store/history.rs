@@ -3,6 +3,7 @@
 //! Invariant H3: the record with number n is acknowledged only when its file and its name are
 //! durable, and no file is ever changed after that. Making it is the only commit point.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use super::catalog::Catalog;
@@ -75,9 +76,9 @@ impl History {
             let cached = catalog.and_then(|catalog| catalog.record(seq).ok().flatten());
             let line = match cached.and_then(|bytes| check(head, bytes).ok()) {
                 Some(line) => line,
-                None => match self.read(seq)? {
+                None => match self.read_or_end(seq)? {
                     Some(bytes) => check(head, bytes)?,
-                    None => return self.end(head),
+                    None => return Ok(head),
                 },
             };
             head = Head { seq, digest: line.digest };
@@ -85,12 +86,20 @@ impl History {
         }
     }
 
-    /// The end of the history is where no file is; a file further on means that one is missing.
-    fn end(&self, head: Head) -> Result<Head, StoreError> {
-        match self.read(head.seq + 2)? {
-            None => Ok(head),
-            Some(_) => Err(StoreError::RecordMissing { seq: head.seq + 1 }),
+    /// The file of record `seq`; `None` where the history ends before it. A file further on means
+    /// that records are missing: what would be made in their place would hide what follows.
+    fn read_or_end(&self, seq: u64) -> Result<Option<Vec<u8>>, StoreError> {
+        if let Some(bytes) = self.read(seq)? {
+            return Ok(Some(bytes));
         }
+        let directory = self.layout.history();
+        let paths = self.io.list(&directory).map_err(|e| StoreError::io("list", &directory, e))?;
+        // Sorted, and all numbers have as many digits. What is no record is not ours.
+        if paths.iter().rev().find_map(|path| seq_of(path)).is_none_or(|newest| newest < seq) {
+            return Ok(None);
+        }
+        // It may have come meanwhile.
+        self.read(seq)?.map(Some).ok_or(StoreError::RecordMissing { seq })
     }
 
     /// Makes `record` durable as the next one after `head`, or leaves no trace of it.
@@ -111,6 +120,12 @@ impl History {
             Err(error) => Err(StoreError::io("write", &path, error)),
         }
     }
+}
+
+/// The number in the name of a record's file.
+fn seq_of(path: &Path) -> Option<u64> {
+    let digits = path.file_name()?.to_str()?.strip_suffix(".json")?;
+    digits.parse().ok()
 }
 
 /// Parses a line and checks that it follows `head`.

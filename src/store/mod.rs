@@ -212,7 +212,11 @@ impl Store {
     /// # Errors
     /// `RecordMissing`, or the file system's.
     pub fn record_line(&self, seq: u64) -> Result<Vec<u8>, StoreError> {
-        if let Ok(Some(line)) = self.catalog.read().record(seq) {
+        let cached = self.catalog.read().record(seq);
+        // Checked before it is believed (K1): its own check covers its content and its number.
+        if let Ok(Some(line)) = cached
+            && Record::parse(&line).is_ok_and(|(record, _)| record.seq == seq)
+        {
             return Ok(line);
         }
         self.history.read(seq)?.ok_or(StoreError::RecordMissing { seq })

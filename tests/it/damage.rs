@@ -385,3 +385,20 @@ fn sealing_what_is_damaged_in_the_store_makes_it_whole() {
         }
     }
 }
+
+#[test]
+fn a_history_with_a_gap_of_any_width_does_not_open() {
+    let bench = small_store();
+    for _ in 0..2 {
+        bench.cli(&["promote", "churn/v2", "prod"]).ok();
+        bench.cli(&["promote", "churn/v1", "prod"]).ok();
+    }
+    let record = |seq: u32| bench.store.join(format!("history/{seq:020}.json"));
+    assert!(record(8).exists());
+    for seq in 4..=7 {
+        fs::remove_file(record(seq)).expect("a record");
+    }
+    fs::remove_dir_all(bench.store.join("catalog")).expect("a cache");
+    bench.cli(&["list"]).exits(DAMAGED).says("record 4 is missing");
+    assert!(!record(4).exists(), "nothing is made in its place");
+}
