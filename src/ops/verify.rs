@@ -18,13 +18,15 @@ impl Workspace {
         progress: &dyn Progress,
     ) -> Result<VerifyReport, OpsError> {
         self.permit_administration(context)?;
+        // First: what is sealed while we look may lie in packs that we have not listed.
+        let versions = self.versions();
+        let expected = self.state().head().seq;
         let (_, pack_bytes) = self.store.pack_totals()?;
         progress.begin("verifying", if options.read_data { pack_bytes } else { 0 });
         let packs = self.store.check_packs(options.read_data, |bytes| progress.advance(bytes))?;
         let mut damage: Vec<Damage> = packs.findings.iter().map(from_finding).collect();
         damage.extend(self.store.check_config().iter().map(from_finding));
-        let records = self.check_history(&mut damage);
-        let versions = self.versions();
+        let records = self.check_history(expected, &mut damage);
         let mut used = HashSet::new();
         for (manifest, references) in &versions {
             self.check_version(manifest, references, &packs, &mut used, &mut damage);
@@ -56,8 +58,9 @@ impl Workspace {
         found
     }
 
-    /// The number of records that are chained as they should be, from the files alone.
-    fn check_history(&self, damage: &mut Vec<Damage>) -> u64 {
+    /// The number of records that are chained as they should be, from the files alone; `expected` were
+    /// acknowledged.
+    fn check_history(&self, expected: u64, damage: &mut Vec<Damage>) -> u64 {
         let mut records = 0;
         if let Err(error) = self.store.history().replay(None, |_| records += 1) {
             let place = self.store.layout().record(records + 1);
@@ -65,7 +68,6 @@ impl Workspace {
             damage.push(Damage { place, what: with_causes(&error), hits: Vec::new() });
             return records;
         }
-        let expected = self.state().head().seq;
         if records < expected {
             let place = self.store.layout().name_of(&self.store.layout().history());
             let what = format!("it ends after record {records}, and had {expected}");

@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -14,8 +15,8 @@ use jiff::Timestamp;
 use modelfs::format::names::ModelName;
 use modelfs::format::record::{Access, Door};
 use modelfs::ops::{
-    Caller, Context, NoProgress, OpenOptions, OpsError, SnapshotOptions, SnapshotReport, Source,
-    Workspace,
+    Caller, Context, NoProgress, OpenOptions, OpsError, Progress, Report, Request, SnapshotOptions,
+    SnapshotReport, Source, VerifyOptions, Workspace,
 };
 use modelfs::sys::identity;
 use modelfs::sys::io::{Io, Real};
@@ -78,6 +79,21 @@ impl Io for Told {
     }
     fn file_bytes(&self, path: &Path) -> io::Result<u64> {
         Real.file_bytes(path)
+    }
+}
+
+/// Does something when work begins, or once part of it is done.
+struct During<B: Fn(), A: Fn()> {
+    begin: B,
+    advance: A,
+}
+
+impl<B: Fn() + Sync, A: Fn() + Sync> Progress for During<B, A> {
+    fn begin(&self, _: &str, _: u64) {
+        (self.begin)();
+    }
+    fn advance(&self, _: u64) {
+        (self.advance)();
     }
 }
 
@@ -192,4 +208,31 @@ fn names_that_a_killed_process_gave_are_durable_before_they_are_relied_on() {
     for path in packs.chain(fixed) {
         assert!(synced.contains(&path), "{} was not synced: {synced:?}", path.display());
     }
+}
+
+#[test]
+fn a_version_that_is_sealed_while_the_store_is_verified_is_no_damage() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = directory.path().join("store");
+    let workspace = open(&store, Arc::new(Real));
+    create_model(&workspace);
+    fs::write(store.join("draft/m/file"), "one").expect("room");
+    seal(&workspace, "one").expect("sound");
+    let fresh = AtomicBool::new(true);
+    let during = During {
+        begin: || (),
+        // The packs have been listed.
+        advance: || {
+            if fresh.swap(false, Ordering::SeqCst) {
+                fs::write(store.join("draft/m/file"), "two").expect("room");
+                seal(&workspace, "two").expect("sound");
+            }
+        },
+    };
+    let request = Request::Verify(VerifyOptions { read_data: true });
+    match workspace.run(&owner(), request, &during) {
+        Ok(Report::Verify(report)) => assert!(report.damage.is_empty(), "{:?}", report.damage),
+        other => panic!("{other:?}"),
+    }
+    assert!(!fresh.load(Ordering::SeqCst), "a version was sealed meanwhile");
 }
