@@ -307,7 +307,12 @@ impl Workspace {
     ) -> Result<SnapshotReport, OpsError> {
         if self.state().model(&options.model).is_none() {
             let (uid, gid) = (context.caller.uid, context.caller.gid);
-            self.create_model(context, &options.model, Access { uid, gid, mode: MODEL_MODE })?;
+            let access = Access { uid, gid, mode: MODEL_MODE };
+            match self.create_model(context, &options.model, access) {
+                // Somebody was faster; whether that one lets us in is asked below.
+                Ok(()) | Err(OpsError::ModelExists { .. }) => {}
+                Err(error) => return Err(error),
+            }
         }
         let (version, follows) = self.next_version(&options.model)?;
         let at = (self.clock)();
@@ -329,9 +334,9 @@ impl Workspace {
             self.write_intent(&options.model, id, frozen)?;
         }
         let committed = self.commit(&Context { now: at, ..context.clone() }, |state| {
-            let Some(model) = state.model(&options.model) else {
-                return Err(OpsError::NoModel { model: options.model.clone() });
-            };
+            // Again: reading takes long, and the model may have been closed, or made anew by another.
+            permit(state, context, &options.model, Action::Write)?;
+            let model = state.model(&options.model).expect("permitted, so it is there");
             assert_eq!(model.next_version(), version, "one snapshot of a model at a time");
             let wish = options.alias.as_ref().map(|alias| (model, alias));
             let moves = wish.map(|(model, alias)| model.move_to(alias, Some(version)));

@@ -236,3 +236,21 @@ fn a_version_that_is_sealed_while_the_store_is_verified_is_no_damage() {
     }
     assert!(!fresh.load(Ordering::SeqCst), "a version was sealed meanwhile");
 }
+
+#[test]
+fn who_may_not_write_any_more_when_all_is_read_seals_nothing() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = directory.path().join("store");
+    let workspace = open(&store, Arc::new(Real));
+    create_model(&workspace);
+    let (owned, closed) = (Access { uid: 4001, gid: 4001, mode: 0o755 }, owner().caller);
+    let closed = Access { uid: closed.uid, gid: closed.gid, mode: 0o700 };
+    let set = |access| workspace.set_access(&as_user(0), Some(&model()), access);
+    set(owned).expect("root may");
+    fs::write(store.join("draft/m/file"), "one").expect("room");
+    let during = During { begin: || drop(set(closed)), advance: || () };
+    let refused = workspace.snapshot(&as_user(4001), &draft_options("one"), &during);
+    assert!(matches!(refused, Err(OpsError::Denied { .. })), "{refused:?}");
+    assert!(store.join("draft/m/file").exists(), "the draft is as it was");
+    seal(&workspace, "one").expect("the owner may");
+}
