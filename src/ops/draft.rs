@@ -5,7 +5,7 @@
 //! Invariant O3: an intent never outlives the freeze of its tree in a process that goes on: what is
 //! written into the tree after that is nobody's to take.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -14,7 +14,7 @@ use crate::format::ids::ManifestId;
 use crate::format::names::ModelName;
 use crate::format::record::Access;
 use crate::store::StoreError;
-use crate::store::draft::{DraftTree, FrozenDraft, NodeId, SetAttributes};
+use crate::store::draft::{DraftTree, FrozenDraft};
 use crate::sys::{at, io as durable};
 
 /// Longest intent that is read.
@@ -49,17 +49,24 @@ impl Workspace {
         if let Some(tree) = drafts.get(name) {
             return Ok(tree.clone());
         }
-        let made = match self.store.io().create_directory(&path) {
-            Ok(()) => true,
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => false,
-            Err(error) => return Err(failed(error)),
-        };
-        let tree = DraftTree::open(&path).map_err(failed)?;
-        if made {
-            set_access(&tree, access).map_err(failed)?;
+        if path.symlink_metadata().is_err() {
+            self.make_draft(&path, access).map_err(failed)?;
         }
+        let tree = DraftTree::open(&path).map_err(failed)?;
         drafts.insert(name.clone(), tree.clone());
         Ok(tree)
+    }
+
+    /// Makes an empty draft: with its owner and mode before it has its name, which is durable before
+    /// anything in it can be.
+    fn make_draft(&self, path: &Path, access: Access) -> std::io::Result<()> {
+        let (io, layout) = (&**self.store.io(), self.store.layout());
+        let fresh = durable::temporary_path(&layout.temporary());
+        io.create_directory(&fresh)?;
+        DraftTree::open(&fresh).and_then(|tree| set_access(&tree, access))?;
+        io.rename(&fresh, path)?;
+        durable::sync_directory(io, &layout.drafts());
+        Ok(())
     }
 
     /// Gives the draft the owner, group and mode of its model.
@@ -181,12 +188,5 @@ fn is_tree(frozen: &FrozenDraft, ino: u64) -> bool {
 /// Only root can give files away.
 fn set_access(tree: &DraftTree, access: Access) -> std::io::Result<()> {
     let Access { uid, gid, mode } = access;
-    let owner = at::is_root().then_some((uid, gid));
-    let attributes = SetAttributes {
-        mode: Some(mode),
-        uid: owner.map(|(uid, _)| uid),
-        gid: owner.map(|(_, gid)| gid),
-        ..SetAttributes::default()
-    };
-    tree.set_attributes(NodeId::ROOT, &attributes).map(drop)
+    tree.set_root_access(mode, at::is_root().then_some((uid, gid)))
 }

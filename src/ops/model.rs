@@ -57,8 +57,9 @@ impl Workspace {
             }
             Ok(Some(Op::RemoveModel { model: name.clone() }))
         })?;
-        drop(frozen);
         self.forget_draft(name);
+        // Only now: who is still in the removed draft must not put anything into it.
+        drop(frozen);
         Ok(())
     }
 

@@ -254,3 +254,48 @@ fn who_may_not_write_any_more_when_all_is_read_seals_nothing() {
     assert!(store.join("draft/m/file").exists(), "the draft is as it was");
     seal(&workspace, "one").expect("the owner may");
 }
+
+#[test]
+fn a_model_that_is_closed_while_it_is_sealed_has_a_closed_draft() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = directory.path().join("store");
+    let workspace = open(&store, Arc::new(Real));
+    create_model(&workspace);
+    fs::write(store.join("draft/m/file"), "one").expect("room");
+    let Caller { uid, gid, .. } = owner().caller;
+    let close = || {
+        let access = Access { uid, gid, mode: 0o700 };
+        workspace.set_access(&owner(), Some(&model()), access).expect("at any time");
+    };
+    let during = During { begin: close, advance: || () };
+    workspace.snapshot(&owner(), &draft_options("one"), &during).expect("sound");
+    let mode = fs::metadata(store.join("draft/m")).expect("an empty draft").permissions().mode();
+    assert_eq!(mode & 0o7777, 0o700, "{mode:o}");
+}
+
+#[test]
+fn a_draft_has_its_mode_before_it_has_its_name() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = directory.path().join("store");
+    let armed = Arc::new(AtomicBool::new(false));
+    let told = armed.clone();
+    let workspace = open(
+        &store,
+        Told::io(move |call, _| match call {
+            // All that comes after the directory was made does not happen.
+            "create directory" if told.load(Ordering::SeqCst) => {
+                Err(io::Error::from_raw_os_error(libc::EIO))
+            }
+            _ => Ok(()),
+        }),
+    );
+    armed.store(true, Ordering::SeqCst);
+    let Caller { uid, gid, .. } = owner().caller;
+    let access = Access { uid, gid, mode: 0o775 };
+    workspace.create_model(&owner(), &model(), access).expect_err("the disk refused");
+    drop(workspace);
+    let workspace = open(&store, Arc::new(Real));
+    workspace.draft(&model()).expect("a draft");
+    let mode = fs::metadata(store.join("draft/m")).expect("the draft").permissions().mode();
+    assert_eq!(mode & 0o7777, 0o775, "{mode:o}");
+}

@@ -2,7 +2,8 @@
 //!
 //! Invariant D3: while a `FrozenDraft` exists, nothing below it changes through the tree: nobody
 //! has a file in it open for writing, nobody can open one, and no name or attribute moves; only the
-//! link count of a file may fall, when a name of it elsewhere goes. What the tree cannot see, such
+//! link count of a file may fall, when a name of it elsewhere goes, and the draft's own directory has
+//! the owner and mode of its model at all times. What the tree cannot see, such
 //! as a writable mapping that has outlived its descriptor, is caught by a lease (`sys::lease`) on
 //! each file while it is read.
 

@@ -216,6 +216,16 @@ impl DraftTree {
         at::status(&object)
     }
 
+    /// Sets mode, owner and group of the draft's own directory, also while it is frozen: they are no
+    /// part of what is sealed, and the empty draft that comes after has them.
+    pub fn set_root_access(&self, mode: u32, owner: Option<(u32, u32)>) -> io::Result<()> {
+        let space = self.shared.space.read();
+        if let Some((uid, gid)) = owner {
+            at::change_owner(&space.root, Some(uid), Some(gid))?;
+        }
+        at::change_mode(&space.root, mode)
+    }
+
     /// Creates a file, or opens the one that is there where `flags` lack O_EXCL.
     pub fn create(
         &self,
