@@ -108,13 +108,15 @@ impl Answer {
 #[derive(Debug)]
 pub struct ControlHandle {
     pub model: ModelName,
+    /// The record that made the model: one made anew under the name by another is not meant.
+    seq: u64,
     /// Guards what is read next; no other lock is taken while it is held.
     answer: Arc<Mutex<Answer>>,
 }
 
 impl ControlHandle {
-    pub fn new(model: ModelName) -> Self {
-        Self { model, answer: Arc::default() }
+    pub fn new(model: ModelName, seq: u64) -> Self {
+        Self { model, seq, answer: Arc::default() }
     }
 }
 
@@ -193,6 +195,7 @@ impl Desk {
         if reader == Reader::PageCache {
             return Err(FsError::Operation);
         }
+        self.check(handle)?;
         let last = || self.last(&handle.model);
         let mut answer = handle.answer.lock();
         if answer.line.is_none() {
@@ -213,6 +216,7 @@ impl Desk {
         context: Context,
         command: &[u8],
     ) -> Result<Written, FsError> {
+        self.check(handle)?;
         let parsed = parse(&handle.model, command);
         let begun = parsed.and_then(|(options, when)| {
             let slot = self.take_slot()?;
@@ -274,6 +278,12 @@ impl Desk {
             self.refusals.keep(Some(options.model.clone()), (self.now)(), error);
         }
         result.map(drop)
+    }
+
+    /// ESTALE for a handle of a model that is gone.
+    fn check(&self, handle: &ControlHandle) -> Result<(), FsError> {
+        let seq = self.workspace.state().model(&handle.model).map(|model| model.seq);
+        if seq == Some(handle.seq) { Ok(()) } else { Err(FsError::Stale) }
     }
 
     fn publish(&self, model: &ModelName, line: &Arc<str>, answer: Option<&Mutex<Answer>>) {

@@ -11,7 +11,8 @@ use parking_lot::Mutex;
 use super::FsError;
 use super::answer::Kind;
 use super::control::ControlHandle;
-use super::nodes::{Node, Scope, SealedPlace};
+use super::nodes::{Node, SealedPlace};
+use crate::format::names::ModelName;
 use crate::store::draft::DraftFile;
 
 /// An entry as a directory handle keeps it.
@@ -40,8 +41,8 @@ pub enum Handle {
     Draft(DraftFile),
     /// A text as it was when it was opened.
     Text(Vec<u8>),
-    /// The history, which grows while it is open.
-    History(Scope),
+    /// The history, which grows while it is open; a model's with the record that made the model.
+    History(Option<(ModelName, u64)>),
     Control(ControlHandle),
     Directory(DirectoryHandle),
 }

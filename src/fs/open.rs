@@ -10,6 +10,7 @@ use super::handles::Handle;
 use super::nodes::{Generated, Node, SealedPlace};
 use super::{Filesystem, Found, FsError, Requester, check_name, is_read_only, read_only};
 use crate::format::manifest::Node as Sealed;
+use crate::format::names::ModelName;
 use crate::store::draft::DraftFile;
 
 /// The kernel knows where the end of a file is and writes there. It may also write back pages of a
@@ -31,14 +32,16 @@ impl Filesystem {
                 Sealed::Symlink { .. } => Err(FsError::Operation),
             },
             Node::Generated(scope, Generated::History) => {
-                Ok(self.opened_text(Handle::History(scope.clone())))
+                let scope = scope.clone().map(|model| self.with_seq(model)).transpose()?;
+                Ok(self.opened_text(Handle::History(scope)))
             }
             Node::Generated(scope, file) => {
                 let text = self.text(scope, *file)?;
                 Ok(self.opened_text(Handle::Text(text.into_bytes())))
             }
             Node::Control(model) => {
-                let handle = Handle::Control(ControlHandle::new(model.clone()));
+                let (model, seq) = self.with_seq(model.clone())?;
+                let handle = Handle::Control(ControlHandle::new(model, seq));
                 Ok(Opened { stream: true, ..self.opened_text(handle) })
             }
             Node::Draft(place) => {
@@ -85,8 +88,12 @@ impl Filesystem {
             Handle::Sealed(place) => self.read_sealed(place, offset, out),
             Handle::Draft(file) => file.read_at(out, offset).map_err(FsError::Draft),
             Handle::Text(text) => Ok(copy_from(text, offset, out)),
-            Handle::History(scope) => {
-                Ok(self.workspace.read_history(scope.as_ref(), offset, out)?)
+            Handle::History(None) => Ok(self.workspace.read_history(None, offset, out)?),
+            Handle::History(Some((model, seq))) => {
+                if self.with_seq(model.clone())?.1 != *seq {
+                    return Err(FsError::Stale);
+                }
+                Ok(self.workspace.read_history(Some(model), offset, out)?)
             }
             Handle::Control(control) => self.desk.read(control, reader, out),
             Handle::Directory(_) => Err(FsError::Directory),
@@ -176,6 +183,12 @@ impl Filesystem {
     pub fn release(&self, handle: u64) {
         // Dropped here, after the table's lock: the last close of a file may take long.
         drop(self.handles.remove(handle));
+    }
+
+    /// A model with the record that made it.
+    fn with_seq(&self, model: ModelName) -> Result<(ModelName, u64), FsError> {
+        let seq = self.workspace.state().model(&model).ok_or(FsError::Missing)?.seq;
+        Ok((model, seq))
     }
 
     fn opened_sealed(&self, place: &SealedPlace) -> Opened {

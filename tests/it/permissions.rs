@@ -1,6 +1,7 @@
 //! Who may see, seal and retarget: the model's owner, group and mode decide, at every door.
 
 use std::fs;
+use std::io::{Read, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 use crate::harness::{Mount, require_root};
@@ -182,6 +183,29 @@ fn only_who_may_write_the_root_makes_models() {
     let found = fs::metadata(mount.path("mine")).expect("just made");
     assert_eq!((found.uid(), found.gid(), found.mode() & 0o7777), (4003, 4003, 0o750));
     assert_eq!(as_user(MEMBER, || syscalls::errno(fs::read_dir(mount.path("mine")))), DENIED);
+}
+
+#[test]
+fn a_handle_of_a_removed_model_does_not_reach_the_one_made_anew() {
+    let mount = mount_with_mode(0o755);
+    syscalls::chmod(&mount.point, 0o1777).expect("root may");
+    let trap = mount.path("trap");
+    let (mut control, history) = as_user(STRANGER, || {
+        syscalls::mkdir(&trap, 0o755).expect("it may");
+        let control = fs::File::options().read(true).write(true).open(trap.join("snapshot"));
+        let history = fs::File::open(trap.join(".modelfs/history.jsonl"));
+        fs::remove_dir(&trap).expect("its own, and empty");
+        (control.expect("its own"), history.expect("its own"))
+    });
+    as_user(OWNER, || {
+        syscalls::mkdir(&trap, 0o700).expect("the name is free");
+        fs::write(trap.join("draft/secret"), "s").expect("its own");
+    });
+    assert!(control.write_all(b"mine\n").is_err(), "it sealed a draft of another");
+    let mut text = String::new();
+    let read = (&history).read_to_string(&mut text);
+    assert!(read.is_err() && text.is_empty(), "{read:?}: {text}");
+    assert_eq!(mount.names("trap"), ["draft", "snapshot"]);
 }
 
 #[test]
