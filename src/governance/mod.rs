@@ -19,6 +19,8 @@ pub struct Caller {
 /// What is to be done to a directory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Action {
+    /// Pass through it to what it holds: search.
+    Enter,
     /// Look at what it holds: read and search.
     Read,
     /// Change what it holds: write and search.
@@ -48,6 +50,7 @@ pub fn may(caller: &Caller, access: Access, action: Action) -> Verdict {
         return Verdict::Allowed;
     }
     let (wanted, word) = match action {
+        Action::Enter => (0o1, "search"),
         Action::Read => (0o5, "read"),
         Action::Write => (0o3, "write"),
         Action::Own | Action::Administer if caller.uid == access.uid => return Verdict::Allowed,
@@ -94,6 +97,8 @@ mod tests {
         check(11, 1, 0o750, Action::Read, false);
         check(11, 1, 0o755, Action::Read, true);
         check(11, 1, 0o744, Action::Read, false);
+        check(11, 1, 0o744, Action::Enter, false);
+        check(11, 1, 0o711, Action::Enter, true);
         check(0, 0, 0o000, Action::Write, true);
         check(11, 20, 0o777, Action::Own, false);
         check(10, 1, 0o000, Action::Own, true);

@@ -329,13 +329,15 @@ impl Workspace {
     }
 }
 
-/// The access of a model, once the caller was found to be allowed `action` on it.
+/// Sees to it that the caller may do `action` to a model: as in the mount, the way there leads through
+/// the root.
 fn permit(
     state: &State,
     context: &Context,
     name: &ModelName,
     action: Action,
 ) -> Result<(), OpsError> {
+    permit_access(context, state.root_access(), Action::Enter, "the store")?;
     let Some(model) = state.model(name) else {
         return Err(OpsError::NoModel { model: name.clone() });
     };
@@ -345,6 +347,7 @@ fn permit(
 /// What is asked for, as the one who was refused reads it.
 fn words_of(action: Action) -> &'static str {
     match action {
+        Action::Enter => "enter",
         Action::Read => "read",
         Action::Write => "change",
         Action::Own => "change the owner or mode of",

@@ -17,7 +17,7 @@ impl Workspace {
             Request::Snapshot(options) => {
                 Report::Snapshot(self.snapshot(context, &options, progress)?)
             }
-            Request::List { model: None } => Report::Models(self.list_models(context)),
+            Request::List { model: None } => Report::Models(self.list_models(context)?),
             Request::List { model: Some(model) } => {
                 let versions = self.list_versions(context, &model)?;
                 Report::Versions { model, versions }
@@ -28,7 +28,7 @@ impl Workspace {
             }
             Request::History(options) => Report::History(self.history(context, &options)?),
             Request::Stats => Report::Stats(self.stats()?),
-            Request::Status => Report::Status(Box::new(self.status()?)),
+            Request::Status => Report::Status(Box::new(self.status(context)?)),
             Request::Promote(options) => Report::Retarget(self.promote(context, &options)?),
             Request::Rollback(options) => Report::Retarget(self.rollback(context, &options)?),
             Request::AliasList { model } => {

@@ -8,6 +8,7 @@ use super::{
 };
 use crate::format::manifest::{EntryIndex, METADATA_NAME, Node};
 use crate::format::names::{LATEST, ModelName, Reference};
+use crate::format::record::Access;
 use crate::governance::{self, Action, Verdict};
 use crate::registry::state::{Model, Version};
 use crate::store::{self, StoreError};
@@ -17,12 +18,10 @@ const METADATA_BYTES_MAX: u64 = 1 << 30;
 
 impl Workspace {
     /// The models that the caller may read.
-    pub(super) fn list_models(&self, context: &Context) -> Vec<ModelSummary> {
+    pub(super) fn list_models(&self, context: &Context) -> Result<Vec<ModelSummary>, OpsError> {
         let state = self.state();
-        let readable = state.models().filter(|model| {
-            governance::may(&context.caller, model.access, Action::Read) == Verdict::Allowed
-        });
-        readable.map(summary_of).collect()
+        super::permit_access(context, state.root_access(), Action::Read, "the store")?;
+        Ok(state.models().filter(|model| may_read(context, model.access)).map(summary_of).collect())
     }
 
     /// The versions of a model, oldest first.
@@ -154,16 +153,22 @@ impl Workspace {
         })
     }
 
-    /// How the store is doing; the daemon adds itself.
+    /// How the store is doing, with the snapshots of models that the caller may read; the daemon adds
+    /// itself.
     ///
     /// # Errors
     /// When the file system does not say how much space it has.
-    pub fn status(&self) -> Result<StatusReport, OpsError> {
+    pub fn status(&self, context: &Context) -> Result<StatusReport, OpsError> {
         let space = self
             .space()
             .map_err(|e| OpsError::file("ask for the space of", self.directory(), e))?;
-        let sealing = self.sealing();
+        let mut sealing = self.sealing();
         let state = self.state();
+        sealing.retain(|of| {
+            // One that is still to be made is as open as the root.
+            let access = state.model(&of.model).map_or(state.root_access(), |model| model.access);
+            may_read(context, access)
+        });
         let head = state.head();
         Ok(StatusReport {
             store: self.directory().to_owned(),
@@ -214,6 +219,10 @@ impl Workspace {
 fn damaged_metadata(summary: &VersionSummary, why: &str) -> OpsError {
     let why = format!("its metadata.json cannot be read: {why}");
     StoreError::ManifestDamaged { manifest: summary.manifest, why }.into()
+}
+
+fn may_read(context: &Context, access: Access) -> bool {
+    governance::may(&context.caller, access, Action::Read) == Verdict::Allowed
 }
 
 fn summary_of(model: &Model) -> ModelSummary {

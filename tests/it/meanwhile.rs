@@ -238,6 +238,22 @@ fn a_version_that_is_sealed_while_the_store_is_verified_is_no_damage() {
 }
 
 #[test]
+fn the_status_names_no_closed_model_that_is_sealed() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = directory.path().join("store");
+    let workspace = open(&store, Arc::new(Real));
+    create_model(&workspace);
+    let Caller { uid, gid, .. } = owner().caller;
+    let access = Access { uid, gid, mode: 0o700 };
+    workspace.set_access(&owner(), Some(&model()), access).expect("its owner may");
+    fs::write(store.join("draft/m/file"), "one").expect("room");
+    let seen_by = |uid: u32| workspace.status(&as_user(uid)).expect("sound").sealing.len();
+    let during =
+        During { begin: || assert_eq!((seen_by(0), seen_by(4001)), (1, 0)), advance: || () };
+    workspace.snapshot(&owner(), &draft_options("one"), &during).expect("sound");
+}
+
+#[test]
 fn who_may_not_write_any_more_when_all_is_read_seals_nothing() {
     let directory = tempfile::tempdir().expect("a directory");
     let store = directory.path().join("store");

@@ -120,6 +120,21 @@ fn a_list_shows_only_what_one_may_see() {
 }
 
 #[test]
+fn the_command_line_gets_no_further_than_the_root_lets_in() {
+    let mount = mount_with_mode(0o755);
+    let (bench, show) = (&mount.bench, &["show", "churn/v1"][..]);
+    bench.cli_as(STRANGER, show).ok();
+    syscalls::chmod(&mount.point, 0o711).expect("root may");
+    bench.cli_as(STRANGER, show).ok();
+    bench.cli_as(STRANGER, &["list"]).exits(3);
+    syscalls::chmod(&mount.point, 0o700).expect("root may");
+    assert_eq!(attempt(&mount, STRANGER)[1], DENIED);
+    bench.cli_as(STRANGER, show).exits(3).says("the store");
+    bench.cli_as(OWNER, &["promote", "churn/v2", "prod"]).exits(3);
+    mount.assert_link("churn/prod", "v1");
+}
+
+#[test]
 fn a_command_does_not_read_for_a_user_what_the_user_may_not_read() {
     let mount = mount_with_mode(0o770);
     let secret = mount.bench.write("secret/key", "for root only");
