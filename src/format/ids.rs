@@ -88,6 +88,10 @@ identifier! {
     BlobDigest
 }
 identifier! {
+    /// Digest of a tensor: BLAKE3 of up to 1 MiB, of more that of its pieces (FORMAT.md, "Tensor table").
+    TensorDigest
+}
+identifier! {
     /// Digest of a tree: names, kinds, executable bits, contents; no times (FORMAT.md, "Tree digest").
     TreeDigest
 }

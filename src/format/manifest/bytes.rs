@@ -10,7 +10,7 @@ use super::super::frame::{self, Effort};
 use super::super::ids::{BlobDigest, ChunkId, DIGEST_BYTES, ManifestId};
 use super::{
     ChunkRef, DEPTH_MAX, ENTRY_COUNT_MAX, ENTRY_NAME_BYTES_MAX, Entry, FileEntry, Manifest, Mtime,
-    Node, PATH_BYTES_MAX, Tree,
+    Node, PATH_BYTES_MAX, Tree, tensors,
 };
 
 const MAGIC: [u8; 8] = *b"MFSMANI\x01";
@@ -26,6 +26,8 @@ const METADATA: u32 = 1;
 const ENTRIES: u32 = 2;
 const NAMES: u32 = 3;
 const CHUNKS: u32 = 4;
+/// Absent where no file has a tensor table.
+pub(super) const TENSORS: u32 = 5;
 const SECTIONS: [u32; 4] = [METADATA, ENTRIES, NAMES, CHUNKS];
 
 const DIRECTORY: u8 = 0;
@@ -65,17 +67,13 @@ impl Manifest {
         let mut body = Vec::new();
         for (kind, plain) in SECTIONS.into_iter().zip(&sections) {
             let before = body.len();
-            for frame in plain.chunks(FRAME_BYTES) {
-                let start = body.len();
-                body.extend_from_slice(&[0; 4]);
-                let bytes = frame::put(Effort::General, frame, &mut body);
-                let bytes = u32::try_from(bytes).expect("a frame is at most some MiB");
-                body[start..start + 4].copy_from_slice(&bytes.to_le_bytes());
-            }
-            table.extend_from_slice(&kind.to_le_bytes());
-            table.extend_from_slice(&[0; 4]);
-            table.extend_from_slice(&(plain.len() as u64).to_le_bytes());
-            table.extend_from_slice(&((body.len() - before) as u64).to_le_bytes());
+            write_frames(plain, &mut body);
+            put_line(&mut table, kind, plain.len(), body.len() - before);
+        }
+        let tensors::Section { plain_bytes, stored } = &self.tensors;
+        if *plain_bytes != 0 {
+            body.extend_from_slice(stored);
+            put_line(&mut table, TENSORS, *plain_bytes, stored.len());
         }
         let mut bytes = MAGIC.to_vec();
         bytes.extend_from_slice(&table);
@@ -98,7 +96,7 @@ impl Manifest {
     /// # Errors
     /// Says what is not as it must be; nothing is allocated on the word of a damaged length.
     pub fn parse(bytes: &[u8]) -> Result<Self, ManifestError> {
-        let [metadata, entries, names, chunks] = read_sections(bytes)?;
+        let ([metadata, entries, names, chunks], tensors) = read_sections(bytes)?;
         let head: Value = canonical::parse(&metadata)?;
         let field = |name: &str| head.get(name).cloned().unwrap_or(Value::Null);
         let text = |name: &str| field(name).as_str().unwrap_or_default().to_owned();
@@ -111,7 +109,7 @@ impl Manifest {
         let entries = decode_entries(&entries)?;
         let tree = Tree { entries, names, chunks: decode_chunks(&chunks)? };
         check_tree(&tree)?;
-        let manifest = Self { model, version, digest, metadata: field("metadata"), tree };
+        let manifest = Self { model, version, digest, metadata: field("metadata"), tree, tensors };
         if manifest.tree.digest() != digest {
             return Err(ManifestError::Digest);
         }
@@ -119,40 +117,88 @@ impl Manifest {
     }
 }
 
-/// The four sections, decoded.
-fn read_sections(bytes: &[u8]) -> Result<[Vec<u8>; 4], ManifestError> {
-    let table_bytes = SECTION_LINE_BYTES * SECTIONS.len();
-    let (head, mut body) =
-        bytes.split_at_checked(MAGIC.len() + table_bytes).ok_or(ManifestError::Header)?;
-    let (magic, table) = head.split_at(MAGIC.len());
-    if magic != MAGIC {
-        return Err(ManifestError::Header);
+/// Writes the line of a section.
+fn put_line(table: &mut Vec<u8>, kind: u32, plain_bytes: usize, stored_bytes: usize) {
+    table.extend_from_slice(&kind.to_le_bytes());
+    table.extend_from_slice(&[0; 4]);
+    table.extend_from_slice(&(plain_bytes as u64).to_le_bytes());
+    table.extend_from_slice(&(stored_bytes as u64).to_le_bytes());
+}
+
+/// Writes a section as frames.
+pub(super) fn write_frames(plain: &[u8], body: &mut Vec<u8>) {
+    for frame in plain.chunks(FRAME_BYTES) {
+        let start = body.len();
+        body.extend_from_slice(&[0; 4]);
+        let bytes = frame::put(Effort::General, frame, body);
+        let bytes = u32::try_from(bytes).expect("a frame is at most some MiB");
+        body[start..start + 4].copy_from_slice(&bytes.to_le_bytes());
     }
+}
+
+/// The four sections that are always there, decoded, and the tensor table as it is.
+fn read_sections(bytes: &[u8]) -> Result<([Vec<u8>; 4], tensors::Section), ManifestError> {
+    let magic = bytes.strip_prefix(&MAGIC).ok_or(ManifestError::Header)?;
+    let table_bytes = SECTION_LINE_BYTES * SECTIONS.len();
+    let (table, mut body) = magic.split_at_checked(table_bytes).ok_or(ManifestError::Header)?;
     let mut sections = [const { Vec::new() }; 4];
+    // A frame is never so short and goes on with zstd's magic, so that it is no section's line.
+    let tensors_line = match body.split_at_checked(SECTION_LINE_BYTES) {
+        Some((line, rest)) if line[..8] == u64::from(TENSORS).to_le_bytes() => {
+            body = rest;
+            Some(line)
+        }
+        _ => None,
+    };
     for ((kind, line), section) in
         SECTIONS.into_iter().zip(table.chunks_exact(SECTION_LINE_BYTES)).zip(&mut sections)
     {
-        let wrong = |why| ManifestError::Section { kind, why };
-        if line[..4] != kind.to_le_bytes() || line[4..8] != [0; 4] {
-            return Err(wrong("it is not of the kind expected there"));
-        }
-        let (plain_bytes, stored_bytes) = (u64_at(line, 8), u64_at(line, 16));
-        if SECTION_BYTES_MAX < plain_bytes {
-            return Err(wrong("it says that it is larger than 1 GiB"));
-        }
-        let stored_bytes = usize::try_from(stored_bytes).unwrap_or(usize::MAX);
-        let (stored, rest) = body.split_at_checked(stored_bytes).ok_or(wrong("it is cut off"))?;
-        let plain_bytes = usize::try_from(plain_bytes).expect("checked above");
+        let (stored, plain_bytes) = take_section(kind, line, SECTION_BYTES_MAX, &mut body)?;
         *section = read_frames(kind, stored, plain_bytes)?;
-        body = rest;
+    }
+    let mut tensors = tensors::Section::default();
+    if let Some(line) = tensors_line {
+        let most = tensors::TABLE_BYTES_MAX as u64;
+        let (stored, plain_bytes) = take_section(TENSORS, line, most, &mut body)?;
+        // One manifest has one form: no table is no section.
+        if plain_bytes == 0 {
+            return Err(ManifestError::Section { kind: TENSORS, why: "it is empty" });
+        }
+        tensors = tensors::Section { plain_bytes, stored: stored.to_vec() };
     }
     if !body.is_empty() {
         return Err(ManifestError::Section { kind: CHUNKS, why: "bytes follow the last section" });
     }
-    Ok(sections)
+    Ok((sections, tensors))
 }
 
-fn read_frames(kind: u32, mut stored: &[u8], bytes: usize) -> Result<Vec<u8>, ManifestError> {
+/// Takes the stored bytes of the section with this `line` off `body`; how long they are decoded.
+fn take_section<'a>(
+    kind: u32,
+    line: &[u8],
+    bytes_max: u64,
+    body: &mut &'a [u8],
+) -> Result<(&'a [u8], usize), ManifestError> {
+    let wrong = |why| ManifestError::Section { kind, why };
+    if line[..4] != kind.to_le_bytes() || line[4..8] != [0; 4] {
+        return Err(wrong("it is not of the kind expected there"));
+    }
+    let (plain_bytes, stored_bytes) = (u64_at(line, 8), u64_at(line, 16));
+    if bytes_max < plain_bytes {
+        return Err(wrong("it says that it is larger than it may be"));
+    }
+    let stored_bytes = usize::try_from(stored_bytes).unwrap_or(usize::MAX);
+    let (stored, rest) = body.split_at_checked(stored_bytes).ok_or(wrong("it is cut off"))?;
+    *body = rest;
+    Ok((stored, usize::try_from(plain_bytes).expect("checked above")))
+}
+
+/// Decodes the frames of a section to exactly `bytes`.
+pub(super) fn read_frames(
+    kind: u32,
+    mut stored: &[u8],
+    bytes: usize,
+) -> Result<Vec<u8>, ManifestError> {
     let cut = ManifestError::Section { kind, why: "a frame is cut off" };
     let mut plain = Vec::new();
     while plain.len() < bytes {

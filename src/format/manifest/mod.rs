@@ -5,8 +5,10 @@
 //! Invariant M1: a manifest's name is the BLAKE3 of its bytes.
 //! Invariant M2: a manifest that was parsed is a tree: every entry but the root is in exactly one
 //! directory, names within one are sorted and distinct, every chunk belongs to exactly one file.
+//! Its tensor table is checked when it is asked for.
 
 mod bytes;
+mod tensors;
 
 use std::ops::Range;
 
@@ -16,6 +18,7 @@ use super::ids::{BlobDigest, ChunkId, TreeDigest};
 use super::names::{ModelName, VersionNumber};
 
 pub use bytes::ManifestError;
+pub use tensors::{ChunkStarts, FileTensors, PIECE_BYTES, TensorLine};
 
 /// Most entries of one version.
 pub const ENTRY_COUNT_MAX: usize = 1_000_002;
@@ -93,6 +96,8 @@ pub struct Manifest {
     /// `metadata.json` without its `files`.
     pub metadata: Value,
     tree: Tree,
+    /// Of its files; empty where none has a table.
+    tensors: tensors::Section,
 }
 
 /// Entries, the text of their names and link targets, and the chunks of the files.
@@ -301,7 +306,7 @@ impl Manifest {
     pub fn new(model: ModelName, version: VersionNumber, metadata: Value, mut tree: Tree) -> Self {
         tree.order_chunks();
         let digest = tree.digest();
-        Self { model, version, digest, metadata, tree }
+        Self { model, version, digest, metadata, tree, tensors: tensors::Section::default() }
     }
 }
 
