@@ -22,7 +22,7 @@ use crate::chunker::{Cut, Pieces, Segment, TENSOR_CHUNK_BYTES};
 use crate::format::codec::Elements;
 use crate::format::config::Chunking;
 use crate::format::ids::{BlobDigest, TreeDigest};
-use crate::format::manifest::ChunkRef;
+use crate::format::manifest::{ChunkRef, FileTensors};
 use crate::format::names::ModelName;
 use crate::store::ChunkWriter;
 use crate::sys::at;
@@ -40,6 +40,8 @@ pub(super) struct Stored {
     pub source: SourceTree,
     pub digest: TreeDigest,
     pub files: Vec<SealedFile>,
+    /// Of the files that have a tensor table, in the order of their entries.
+    pub tensors: Vec<FileTensors>,
     pub user: Option<Map<String, Value>>,
 }
 
@@ -88,17 +90,19 @@ impl Workspace {
         };
         let external = learn_external(&source.files, open)?;
         let mut files = Vec::with_capacity(source.files.len());
-        let mut chunks = Vec::new();
+        let (mut chunks, mut tensors) = (Vec::new(), Vec::new());
         for file in &source.files {
             chunks.clear();
             let opened = open(&file.path).map_err(|e| OpsError::file("open", &file.path, e))?;
             let contents = Contents { file, opened: &opened, is_draft, external: &external };
-            let sealed = self.store_file(&contents, writer, &mut chunks, progress)?;
+            let (sealed, of) = self.store_file(&contents, writer, &mut chunks, progress)?;
+            tensors.extend(of);
             source.tree.set_file(file.index, file.executable, sealed.digest, &chunks);
             files.push(sealed);
         }
+        tensors.sort_by_key(|of| of.file);
         let digest = source.tree.digest();
-        Ok(Stored { source, digest, files, user })
+        Ok(Stored { source, digest, files, tensors, user })
     }
 
     fn store_file(
@@ -107,7 +111,7 @@ impl Workspace {
         writer: &mut ChunkWriter<'_>,
         chunks: &mut Vec<ChunkRef>,
         progress: &Tracked<'_>,
-    ) -> Result<SealedFile, OpsError> {
+    ) -> Result<(SealedFile, Option<FileTensors>), OpsError> {
         let Contents { file, opened, is_draft, external } = *contents;
         let failed = |e| OpsError::file("read", &file.path, e);
         let changed = || OpsError::Changed { path: file.path.clone() };
@@ -125,13 +129,14 @@ impl Workspace {
             }
         };
         let (mut blake3, mut sha256) = (blake3::Hasher::new(), Sha256::new());
-        let mut bytes = 0;
-        let segments = external.segments_of(&file.path, opened, file.bytes).map_err(failed)?;
+        let (mut bytes, mut digests) = (0, Vec::new());
+        let plan = external.plan_of(&file.path, opened, file.bytes).map_err(failed)?;
         let mut reader = Interruptible(opened);
-        for segment in &segments {
+        for segment in &plan.segments {
             cut(&mut reader, segment, self.store.config().chunking, |piece| {
                 blake3.update(piece);
                 sha256.update(piece);
+                digests.extend(plan.digests_within(bytes, piece));
                 bytes += piece.len() as u64;
                 chunks.push(writer.put(piece, segment.elements)?);
                 progress.advance(piece.len() as u64);
@@ -153,7 +158,8 @@ impl Workspace {
             return Err(changed());
         }
         let digest = BlobDigest(*blake3.finalize().as_bytes());
-        Ok(SealedFile { bytes, digest, sha256: sha256.finalize().into() })
+        let tensors = plan.into_tensors(file.index, chunks, digests);
+        Ok((SealedFile { bytes, digest, sha256: sha256.finalize().into() }, tensors))
     }
 }
 

@@ -328,6 +328,7 @@ impl Workspace {
         tree.set_mtime(stored.source.metadata, mtime_from(at.into()));
         let stored_bytes = writer.finish()?;
         let manifest = Manifest::new(options.model.clone(), version, head, tree);
+        let manifest = manifest.with_tensors(&stored.tensors);
         assert_eq!(manifest.digest, digest, "the metadata is no part of the tree's digest");
         let id = self.store.put_manifest(&manifest)?;
         if let Some(frozen) = &frozen {

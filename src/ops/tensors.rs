@@ -1,4 +1,4 @@
-//! Where the tensors of a file lie, as the chunker wants to know it.
+//! Where the tensors of a file lie, as the chunker and the manifest want to know it.
 //!
 //! A file that is of no known format, or whose header does not parse, has no tensors: it is cut by
 //! its content, and that is never an error.
@@ -10,9 +10,13 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use crate::chunker::{Segment, segments};
+use crate::chunker::{Segment, TENSOR_CHUNK_BYTES, segments};
 use crate::format::codec::Elements;
-use crate::inspect::{Dtype, ExternalTensor, ReadAt, TensorTable, external_table, tensors};
+use crate::format::ids::TensorDigest;
+use crate::format::manifest::{
+    ChunkRef, ChunkStarts, EntryIndex, FileTensors, PIECE_BYTES, TensorLine,
+};
+use crate::inspect::{Dtype, ExternalTensor, ReadAt, Tensor, TensorTable, external_table, tensors};
 
 /// Smaller files are cut as a whole anyhow.
 const FILE_BYTES_MIN: u64 = 1_024;
@@ -59,22 +63,79 @@ impl External {
         Ok(())
     }
 
-    /// The segments of the file at `path`.
+    /// How the file at `path` is to be cut.
     ///
     /// # Errors
     /// As reading its header.
-    pub fn segments_of(&self, path: &Path, file: &File, bytes: u64) -> io::Result<Vec<Segment>> {
+    pub fn plan_of(&self, path: &Path, file: &File, bytes: u64) -> io::Result<FilePlan> {
         let table = match self.by_path.get(path) {
             Some(spoken_of) => Some(external_table(&spoken_of.iter().collect::<Vec<_>>(), bytes)),
             None => table_of(path, file, bytes)?,
         };
-        let places = table.map_or_else(Vec::new, |table| {
-            let place = |tensor: crate::inspect::Tensor| (tensor.bytes, elements_of(tensor.dtype));
-            table.tensors.into_iter().map(place).collect()
-        });
-        Ok(segments(&places, bytes))
+        let tensors = table.iter().flat_map(|table| &table.tensors);
+        let places: Vec<_> =
+            tensors.map(|tensor| (tensor.bytes.clone(), elements_of(tensor.dtype))).collect();
+        Ok(FilePlan { segments: segments(&places, bytes), table })
     }
 }
+
+/// How a file is cut, and the tensors that it is cut by.
+pub(super) struct FilePlan {
+    pub segments: Vec<Segment>,
+    table: Option<TensorTable>,
+}
+
+/// The place of a tensor among those of its file, and its digest.
+pub(super) type OwnDigest = (usize, TensorDigest);
+
+impl FilePlan {
+    /// The digests of the tensors that lie within the piece at `start` of the file together with
+    /// others. All that are not found in any piece are told by the chunks. In any order of pieces.
+    pub fn digests_within<'a>(
+        &'a self,
+        start: u64,
+        piece: &'a [u8],
+    ) -> impl Iterator<Item = OwnDigest> + 'a {
+        let tensors = self.table.as_ref().map_or(&[][..], |table| &table.tensors);
+        let first = tensors.partition_point(|tensor| tensor.bytes.start < start);
+        let end = start + piece.len() as u64;
+        let begin_here = move |(_, tensor): &(usize, &Tensor)| tensor.bytes.start < end;
+        let within = move |tensor: &Tensor| {
+            tensor.bytes.end <= end && !tensor.bytes.is_empty() && tensor.bytes != (start..end)
+        };
+        let tensors = (first..).zip(&tensors[first..]).take_while(begin_here);
+        tensors.filter(move |(_, tensor)| within(tensor)).map(move |(index, tensor)| {
+            let place = |at: u64| usize::try_from(at - start).expect("within the piece");
+            let bytes = &piece[place(tensor.bytes.start)..place(tensor.bytes.end)];
+            (index, TensorDigest::of_tensor(bytes))
+        })
+    }
+
+    /// The table of the file for its manifest; `chunks` are all of it, `own` what
+    /// [`FilePlan::digests_within`] gave of all its pieces.
+    pub fn into_tensors(
+        self,
+        file: EntryIndex,
+        chunks: &[ChunkRef],
+        own: Vec<OwnDigest>,
+    ) -> Option<FileTensors> {
+        let table = self.table?;
+        let own: HashMap<usize, TensorDigest> = own.into_iter().collect();
+        let mut chunks = ChunkStarts::new(chunks);
+        let mut tensors = Vec::with_capacity(table.tensors.len());
+        for (index, Tensor { name, dtype, shape, bytes }) in table.tensors.into_iter().enumerate() {
+            let digest = own.get(&index).copied();
+            let digest = digest.or_else(|| TensorDigest::of_chunks(&mut chunks, &bytes));
+            let digest = digest.expect("a tensor is cut by itself or lies within one chunk");
+            let dtype = dtype.to_string().into();
+            tensors.push(TensorLine { name, dtype, shape, bytes, digest });
+        }
+        Some(FileTensors { file, format: table.format.to_string().into(), tensors })
+    }
+}
+
+/// Pieces of a tensor are chunks of it.
+const _: () = assert!(PIECE_BYTES == TENSOR_CHUNK_BYTES);
 
 fn table_of(path: &Path, file: &File, bytes: u64) -> io::Result<Option<TensorTable>> {
     if bytes < FILE_BYTES_MIN {

@@ -95,6 +95,10 @@ impl Workspace {
                 return;
             }
         };
+        if let Err(error) = manifest.tensors() {
+            let what = format!("its tensor table cannot be read: {}", with_causes(&error));
+            damage.push(Damage { place: place.clone(), what, hits: Vec::new() });
+        }
         let lost = lost_chunks(&manifest, &packs.chunks);
         used.extend(manifest.all_chunks().iter().map(|chunk| chunk.id));
         if let Some(first) = lost.first() {

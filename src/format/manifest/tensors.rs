@@ -116,7 +116,7 @@ impl<'a> ChunkStarts<'a> {
         }
         let (mut end, mut count) = (bytes.start, 0);
         while end < bytes.end {
-            if (end - bytes.start) % PIECE_BYTES != 0 {
+            if !(end - bytes.start).is_multiple_of(PIECE_BYTES) {
                 return None;
             }
             let chunk = self.rest.get(count)?;
