@@ -9,13 +9,16 @@ use super::client::{Absent, Client, no_store};
 use super::failure::failure_with_hint;
 use super::mount::Shown;
 use super::print;
-use super::table::{Align, Table, bytes, pairs};
+use super::table::{Align, Table, bytes, pairs, printable};
 use crate::format::ids::{ChunkId, ManifestId, PackId};
 use crate::format::names::Reference;
 use crate::ops::debug;
 use crate::ops::{Failure, FailureKind, NoProgress, OpsError, Report, Request};
 use crate::store::StoreError;
 use crate::sys::io::Real;
+
+/// Digits of a tensor's digest in a table; `--json` has all.
+const DIGITS_SHOWN: usize = 16;
 
 /// Runs one of the commands that read files.
 ///
@@ -162,8 +165,8 @@ fn manifest_text(value: &Value) -> String {
         ("version", version),
         ("digest", text_of(&value["digest"])),
     ];
-    let columns = ["KIND", "SIZE", "CHUNKS", "PATH"];
-    let sides = [Align::Left, Align::Right, Align::Right, Align::Left];
+    let columns = ["KIND", "SIZE", "CHUNKS", "TENSORS", "PATH"];
+    let sides = [Align::Left, Align::Right, Align::Right, Align::Right, Align::Left];
     let columns: Vec<_> = columns.into_iter().zip(sides).collect();
     let mut table = Table::new(&columns);
     for entry in rows(&value["entries"]) {
@@ -173,9 +176,43 @@ fn manifest_text(value: &Value) -> String {
         if let Some(target) = entry["target"].as_str() {
             path = format!("{path} -> {target}");
         }
-        let chunks = entry["chunks"].as_array().map(|chunks| chunks.len().to_string());
-        let cells = [kind.to_owned(), size_of(&entry["bytes"]), chunks.unwrap_or_default(), path];
-        table.row(cells);
+        let count = |what: &str| {
+            entry[what].as_array().map_or_else(String::new, |list| list.len().to_string())
+        };
+        let (chunks, tensors) = (count("chunks"), count("tensors"));
+        table.row([kind.to_owned(), size_of(&entry["bytes"]), chunks, tensors, path]);
     }
-    pairs(&lines) + &table.render()
+    let mut text = pairs(&lines) + &table.render();
+    if let Some(damage) = value["damaged_tensors"].as_str() {
+        text += &format!("\ntensors are damaged: {}\n", printable(damage));
+    }
+    for entry in rows(&value["entries"]).filter(|entry| !entry["format"].is_null()) {
+        let (path, format) = (text_of(&entry["file"]), text_of(&entry["format"]));
+        text += &format!("\n{} ({format})\n", printable(&path));
+        text += &tensor_text(&entry["tensors"]);
+    }
+    text
+}
+
+fn tensor_text(tensors: &Value) -> String {
+    let mut table = Table::new(&[
+        ("OFFSET", Align::Right),
+        ("SIZE", Align::Right),
+        ("DTYPE", Align::Left),
+        ("SHAPE", Align::Left),
+        ("DIGEST", Align::Left),
+        ("NAME", Align::Left),
+    ]);
+    for tensor in rows(tensors) {
+        let digest: String = text_of(&tensor["digest"]).chars().take(DIGITS_SHOWN).collect();
+        table.row([
+            text_of(&tensor["offset"]),
+            size_of(&tensor["bytes"]),
+            text_of(&tensor["dtype"]),
+            tensor["shape"].to_string(),
+            digest,
+            text_of(&tensor["name"]),
+        ]);
+    }
+    table.render()
 }

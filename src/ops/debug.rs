@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::OpsError;
 use crate::format::ids::{ChunkId, ManifestId, PackId};
-use crate::format::manifest::{Manifest, Node};
+use crate::format::manifest::{FileTensors, Manifest, Node, TensorLine};
 use crate::store::{self, Layout, StoreError, list_named, load_manifest, name_of};
 use crate::sys::io::Io;
 
@@ -68,6 +68,10 @@ pub fn pack(io: &dyn Io, directory: &Path, id: &PackId) -> Result<Value, OpsErro
 /// As [`load_manifest`].
 pub fn manifest(io: &dyn Io, directory: &Path, id: &ManifestId) -> Result<Value, OpsError> {
     let manifest = load_manifest(io, &Layout::new(directory), id)?;
+    let (tensors, damage) = match manifest.tensors() {
+        Ok(files) => (files, Value::Null),
+        Err(error) => (Vec::new(), json!(error.to_string())),
+    };
     let mut entries = Vec::new();
     manifest.walk(|path, index, entry| {
         let path = String::from_utf8_lossy(path).into_owned();
@@ -78,14 +82,21 @@ pub fn manifest(io: &dyn Io, directory: &Path, id: &ManifestId) -> Result<Value,
                 let target = String::from_utf8_lossy(manifest.target(index)).into_owned();
                 json!({ "symlink": path, "target": target, "mtime": seconds })
             }
-            Node::File(file) => json!({
-                "file": path,
-                "bytes": file.bytes,
-                "executable": file.executable,
-                "blake3": file.digest,
-                "chunks": chunks_of(&manifest, file),
-                "mtime": seconds,
-            }),
+            Node::File(file) => {
+                let mut line = json!({
+                    "file": path,
+                    "bytes": file.bytes,
+                    "executable": file.executable,
+                    "blake3": file.digest,
+                    "chunks": chunks_of(&manifest, file),
+                    "mtime": seconds,
+                });
+                if let Ok(place) = tensors.binary_search_by_key(&index, |of| of.file) {
+                    line["format"] = json!(tensors[place].format.as_ref());
+                    line["tensors"] = tensors_of(&tensors[place]);
+                }
+                line
+            }
         });
     });
     Ok(json!({
@@ -95,7 +106,22 @@ pub fn manifest(io: &dyn Io, directory: &Path, id: &ManifestId) -> Result<Value,
         "digest": manifest.digest,
         "metadata": manifest.metadata,
         "entries": entries,
+        "damaged_tensors": damage,
     }))
+}
+
+fn tensors_of(of: &FileTensors) -> Value {
+    let line = |tensor: &TensorLine| {
+        json!({
+            "name": tensor.name,
+            "dtype": tensor.dtype.as_ref(),
+            "shape": tensor.shape,
+            "offset": tensor.bytes.start,
+            "bytes": tensor.bytes.end - tensor.bytes.start,
+            "digest": tensor.digest,
+        })
+    };
+    of.tensors.iter().map(line).collect()
 }
 
 fn chunks_of(manifest: &Manifest, file: &crate::format::manifest::FileEntry) -> Vec<Value> {
