@@ -29,6 +29,13 @@ pub struct Segment {
     pub elements: Elements,
 }
 
+impl Segment {
+    /// What the bytes are `offset` bytes from its start.
+    pub fn elements_at(&self, offset: u64) -> Elements {
+        self.elements.at(offset)
+    }
+}
+
 /// The segments of a file of `file_bytes` with tensors at these places; together they are the file.
 ///
 /// `tensors` are sorted, apart from each other, and within the file. A large tensor is a segment.

@@ -4,11 +4,16 @@
 //! itself with an xxh3 of its stored bytes, so that a small read decodes, and checks, a small part.
 //! Invariant C1: a block whose stored length equals its plain length is stored as it is.
 
+use std::ops::Range;
+
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::frame::{self, Effort};
+use super::manifest::ChunkRef;
 use super::planes;
+
+pub use super::planes::Structs;
 
 /// Plain bytes of a block.
 pub const BLOCK_BYTES: usize = 128 << 10;
@@ -21,6 +26,15 @@ const PROBE_BYTES: usize = 16 << 10;
 /// Where zstd makes less than this part of 100 of what planes make, it is taken: it is slower, and
 /// the heads and codes of planes weigh more in a probe than in a block.
 const PROBE_PERCENT: usize = 98;
+/// Where differences make less than this part of 100 of what the chunk makes alone, they are taken:
+/// whoever reads it then reads the base too.
+const DELTA_PERCENT: usize = 94;
+/// Most chunks that one chunk is encoded against.
+pub const BASE_COUNT_MAX: usize = 16;
+/// Plain bytes of all bases of one chunk.
+pub const BASE_BYTES_MAX: usize = 16 << 20;
+/// Longest chain of bases that is read.
+pub const DEPTH_MAX: u8 = 8;
 
 /// How a chunk's blocks are stored. The numbers are part of the format.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -33,6 +47,37 @@ pub enum Codec {
     Zstd = 1,
     /// The bytes of numbers split into planes, each stored as suits it.
     Planes = 2,
+    /// As planes, of the differences to a base of the same length.
+    Delta = 3,
+    /// One zstd frame a block, with all of the bases before it as a prefix.
+    Patch = 4,
+}
+
+impl Codec {
+    /// Whether a chunk of `plain_bytes` in this form can have these bases.
+    pub fn takes(self, bases: &Bases, plain_bytes: u32) -> bool {
+        let bytes: usize = bases.chunks.iter().map(|base| base.bytes as usize).sum();
+        let fits = match self {
+            Self::Raw | Self::Zstd | Self::Planes => bases.chunks.is_empty(),
+            Self::Delta => matches!(bases.chunks[..], [base] if base.bytes == plain_bytes),
+            Self::Patch => (1..=BASE_COUNT_MAX).contains(&bases.chunks.len()),
+        };
+        fits && bytes <= BASE_BYTES_MAX
+            && (bases.depth == 0) == bases.chunks.is_empty()
+            && bases.depth <= DEPTH_MAX
+    }
+}
+
+/// The chunks that a chunk was encoded against: they are needed to read it.
+///
+/// Invariant C2: a chunk is read by records of its bases that are less deep than its own, so that
+/// every chain ends.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Bases {
+    /// 0 without bases; else more than that of each of them, at most [`DEPTH_MAX`].
+    pub depth: u8,
+    /// In the order in which the codec takes them.
+    pub chunks: Vec<ChunkRef>,
 }
 
 /// What the bytes of a chunk are, as far as its file tells. Decoding does not need it.
@@ -44,8 +89,10 @@ pub enum Elements {
     Unknown,
     /// Numbers of several or unknown kinds: each block guesses its own by a sample.
     Mixed,
-    /// Bytes without a wider structure: booleans, packed integers of 4 bits, quantised blocks.
+    /// Bytes without a wider structure: booleans, packed integers of 4 bits.
     Bytes,
+    /// Quantised blocks.
+    Structs(Structs),
     F8,
     F16,
     Bf16,
@@ -57,6 +104,24 @@ pub enum Elements {
     I64,
 }
 
+impl Elements {
+    /// What the bytes are `offset` bytes further on.
+    pub fn at(self, offset: u64) -> Self {
+        match self {
+            Self::Structs(structs) => Self::Structs(structs.at(offset)),
+            other => other,
+        }
+    }
+
+    /// Bytes after which the same begins anew, whatever the elements: none is wider than 8.
+    fn step(self) -> usize {
+        match self {
+            Self::Structs(structs) => structs.bytes(),
+            _ => 8,
+        }
+    }
+}
+
 impl TryFrom<u8> for Codec {
     type Error = CodecError;
     fn try_from(byte: u8) -> Result<Self, CodecError> {
@@ -64,6 +129,8 @@ impl TryFrom<u8> for Codec {
             0 => Ok(Self::Raw),
             1 => Ok(Self::Zstd),
             2 => Ok(Self::Planes),
+            3 => Ok(Self::Delta),
+            4 => Ok(Self::Patch),
             _ => Err(CodecError::Unknown { codec: byte }),
         }
     }
@@ -126,24 +193,64 @@ pub fn encode(plain: &[u8], elements: Elements) -> Encoded {
         _ if probe_prefers_zstd(plain, elements) => encode_zstd(plain),
         _ => encode_planes(plain, elements),
     };
-    if plain.len() * (100 - GAIN_PERCENT_MIN) < encoded.payload.len() * 100 {
-        return encode_raw(plain);
+    or_raw(encoded, plain)
+}
+
+fn or_raw(encoded: Encoded, plain: &[u8]) -> Encoded {
+    match plain.len() * (100 - GAIN_PERCENT_MIN) < encoded.payload.len() * 100 {
+        true => encode_raw(plain),
+        false => encoded,
     }
-    encoded
+}
+
+/// Encodes a chunk as its differences to `base`, which is as long.
+pub fn encode_delta(plain: &[u8], elements: Elements, base: &[u8]) -> Encoded {
+    assert_eq!(plain.len(), base.len(), "the base of a delta is as long as the chunk");
+    let encoded = encode_blocks(Codec::Delta, plain, |at, block, out| {
+        let base = &base[at..at + block.len()];
+        planes::encode(block, elements.at(at as u64), Some(base), out);
+    });
+    or_raw(encoded, plain)
+}
+
+/// Encodes a chunk with `prefix`, the bytes of all its bases, before each block.
+pub fn encode_patch(plain: &[u8], prefix: &[u8]) -> Encoded {
+    let mut patcher = frame::Patcher::new(prefix);
+    let encoded = encode_blocks(Codec::Patch, plain, |_, block, out| patcher.put(block, out));
+    or_raw(encoded, plain)
+}
+
+/// The places in a chunk of `plain_bytes` by which ways to encode it are compared.
+pub fn sample_places(plain_bytes: usize, elements: Elements) -> [Range<usize>; 2] {
+    let step = elements.step();
+    let piece_bytes = PROBE_BYTES / 2 / step * step;
+    if plain_bytes <= 2 * piece_bytes {
+        return [0..plain_bytes, plain_bytes..plain_bytes];
+    }
+    let start = |quarter| (plain_bytes - piece_bytes) / 4 * quarter / step * step;
+    [1, 3].map(|quarter| start(quarter)..start(quarter) + piece_bytes)
+}
+
+/// Whether a chunk makes enough less as differences to a base, by [`sample_places`] of both.
+pub fn sample_prefers_delta(plain: &[u8], elements: Elements, base: &[u8]) -> bool {
+    let mut out = Vec::with_capacity(4 * PROBE_BYTES);
+    let zstd_bytes = frame::put(Effort::Fast, plain, &mut out);
+    planes::encode(plain, elements, None, &mut out);
+    let alone = zstd_bytes.min(out.len() - zstd_bytes).min(plain.len());
+    out.clear();
+    planes::encode(plain, elements, Some(base), &mut out);
+    100 * out.len() < DELTA_PERCENT * alone
 }
 
 /// Whether zstd beats planes on two pieces of a chunk that has more.
 fn probe_prefers_zstd(plain: &[u8], elements: Elements) -> bool {
-    let piece_bytes = PROBE_BYTES / 2;
     let mut piece = Vec::with_capacity(PROBE_BYTES);
-    for quarter in [1, 3] {
-        // Whole elements: no element is wider than 8 bytes.
-        let start = (plain.len() - piece_bytes) / 4 * quarter / 8 * 8;
-        piece.extend_from_slice(&plain[start..start + piece_bytes]);
+    for place in sample_places(plain.len(), elements) {
+        piece.extend_from_slice(&plain[place]);
     }
     let mut out = Vec::with_capacity(2 * PROBE_BYTES);
     let zstd_bytes = frame::put(Effort::Fast, &piece, &mut out);
-    planes::encode(&piece, elements, &mut out);
+    planes::encode(&piece, elements, None, &mut out);
     100 * zstd_bytes < PROBE_PERCENT * (out.len() - zstd_bytes)
 }
 
@@ -153,22 +260,29 @@ fn encode_raw(plain: &[u8]) -> Encoded {
 }
 
 fn encode_zstd(plain: &[u8]) -> Encoded {
-    encode_blocks(Codec::Zstd, plain, |block, out| {
+    encode_blocks(Codec::Zstd, plain, |_, block, out| {
         frame::put(Effort::General, block, out);
     })
 }
 
 fn encode_planes(plain: &[u8], elements: Elements) -> Encoded {
-    encode_blocks(Codec::Planes, plain, |block, out| planes::encode(block, elements, out))
+    encode_blocks(Codec::Planes, plain, |at, block, out| {
+        planes::encode(block, elements.at(at as u64), None, out);
+    })
 }
 
-/// Encodes each block with `put`, or as it is where that is not longer.
-fn encode_blocks(codec: Codec, plain: &[u8], put: impl Fn(&[u8], &mut Vec<u8>)) -> Encoded {
+/// Encodes each block, told where in the chunk it is, with `put`, or as it is where that is not
+/// longer.
+fn encode_blocks(
+    codec: Codec,
+    plain: &[u8],
+    mut put: impl FnMut(usize, &[u8], &mut Vec<u8>),
+) -> Encoded {
     let mut payload = Vec::with_capacity(plain.len() + (BLOCK_BYTES >> 4));
     let mut blocks = Vec::with_capacity(block_count(plain.len()));
-    for block in plain.chunks(BLOCK_BYTES) {
+    for (index, block) in plain.chunks(BLOCK_BYTES).enumerate() {
         let start = payload.len();
-        put(block, &mut payload);
+        put(index * BLOCK_BYTES, block, &mut payload);
         if block.len() <= payload.len() - start {
             payload.truncate(start);
             payload.extend_from_slice(block);
@@ -183,7 +297,21 @@ fn block_of(stored: &[u8]) -> Block {
     Block { stored_bytes, check: xxh3_64(stored) }
 }
 
-/// Checks and decodes one block into `plain`, whose length is the block's plain length.
+/// Plain bytes that a block needs of the bases of its chunk: for `Delta` the same bytes of the
+/// base, for `Patch` all of all bases, one after the other; else nothing.
+pub fn base_range(codec: Codec, bases: &Bases, plain_bytes: usize, index: usize) -> Range<usize> {
+    match codec {
+        Codec::Raw | Codec::Zstd | Codec::Planes => 0..0,
+        Codec::Delta => {
+            let start = index * BLOCK_BYTES;
+            start..start + block_plain_bytes(plain_bytes, index)
+        }
+        Codec::Patch => 0..bases.chunks.iter().map(|base| base.bytes as usize).sum(),
+    }
+}
+
+/// Checks and decodes one block into `plain`, whose length is the block's plain length. `base` is
+/// what [`base_range`] asks for.
 ///
 /// # Errors
 /// When the bytes are not those that were stored; `plain` then holds nothing of meaning.
@@ -191,12 +319,10 @@ pub fn decode_block(
     codec: Codec,
     block: &Block,
     stored: &[u8],
+    base: &[u8],
     plain: &mut [u8],
 ) -> Result<(), CodecError> {
-    let found = xxh3_64(stored);
-    if found != block.check || stored.len() != block.stored_bytes as usize {
-        return Err(CodecError::Check { expected: block.check, found });
-    }
+    check_block(block, stored)?;
     if stored.len() == plain.len() {
         plain.copy_from_slice(stored);
         return Ok(());
@@ -204,11 +330,26 @@ pub fn decode_block(
     match codec {
         Codec::Raw => Err(CodecError::Length { expected: plain.len(), found: stored.len() }),
         Codec::Zstd => frame::load(stored, plain),
-        Codec::Planes => planes::decode(stored, plain),
+        Codec::Planes => planes::decode(stored, None, plain),
+        Codec::Delta => planes::decode(stored, Some(base), plain),
+        Codec::Patch => frame::load_patch(stored, base, plain),
     }
 }
 
-/// Checks and decodes all blocks of a chunk of `plain_bytes`.
+/// Checks a block's stored bytes.
+///
+/// # Errors
+/// `Check` when they are not those that were stored.
+pub fn check_block(block: &Block, stored: &[u8]) -> Result<(), CodecError> {
+    let found = xxh3_64(stored);
+    if found != block.check || stored.len() != block.stored_bytes as usize {
+        return Err(CodecError::Check { expected: block.check, found });
+    }
+    Ok(())
+}
+
+/// Checks and decodes all blocks of a chunk into `plain`, whose length is the chunk's. `base` are
+/// the plain bytes of all its bases, one after the other.
 ///
 /// # Errors
 /// As [`decode_block`], and where the blocks do not add up to `payload`.
@@ -216,22 +357,28 @@ pub fn decode(
     codec: Codec,
     blocks: &[Block],
     payload: &[u8],
-    plain_bytes: usize,
-) -> Result<Vec<u8>, CodecError> {
-    let mut plain = vec![0; plain_bytes];
+    base: &[u8],
+    plain: &mut [u8],
+) -> Result<(), CodecError> {
+    let plain_bytes = plain.len();
     let mut rest = payload;
-    for (block, out) in blocks.iter().zip(plain.chunks_mut(BLOCK_BYTES)) {
+    for (index, (block, out)) in blocks.iter().zip(plain.chunks_mut(BLOCK_BYTES)).enumerate() {
         let Some((stored, after)) = rest.split_at_checked(block.stored_bytes as usize) else {
             let expected = block.stored_bytes as usize;
             return Err(CodecError::Length { expected, found: rest.len() });
         };
-        decode_block(codec, block, stored, out)?;
+        let start = index * BLOCK_BYTES;
+        let base = match codec {
+            Codec::Delta => base.get(start..start + out.len()).unwrap_or_default(),
+            _ => base,
+        };
+        decode_block(codec, block, stored, base, out)?;
         rest = after;
     }
     if !rest.is_empty() || blocks.len() != block_count(plain_bytes) {
         return Err(CodecError::Length { expected: plain_bytes, found: payload.len() });
     }
-    Ok(plain)
+    Ok(())
 }
 
 #[cfg(test)]
@@ -245,6 +392,12 @@ mod tests {
         bytes
     }
 
+    fn decoded(encoded: &Encoded, base: &[u8], len: usize) -> Result<Vec<u8>, CodecError> {
+        let mut plain = vec![0xaa; len];
+        decode(encoded.codec, &encoded.blocks, &encoded.payload, base, &mut plain)?;
+        Ok(plain)
+    }
+
     #[test]
     fn a_chunk_is_its_blocks_and_back() {
         let text = |len| b"layer.0.weight ".iter().copied().cycle().take(len).collect::<Vec<_>>();
@@ -254,8 +407,51 @@ mod tests {
                 if BLOCK_BYTES - 1 <= len {
                     assert_eq!(encoded.codec, codec, "{len}");
                 }
-                let back = decode(encoded.codec, &encoded.blocks, &encoded.payload, len).unwrap();
-                assert_eq!(back, plain);
+                assert_eq!(decoded(&encoded, &[], len).unwrap(), plain);
+            }
+        }
+    }
+
+    #[test]
+    fn a_chunk_against_its_base_is_small_and_comes_back() {
+        let structs = Elements::Structs(Structs::new(34, 2).unwrap());
+        for elements in [Elements::F32, Elements::Bf16, Elements::I8, Elements::Mixed, structs] {
+            for len in [5, 100, BLOCK_BYTES + 1, 3 * BLOCK_BYTES + 7] {
+                let base = noise(len);
+                let mut plain = base.clone();
+                plain.iter_mut().step_by(64).for_each(|byte| *byte ^= 1);
+                let encoded = encode_delta(&plain, elements, &base);
+                assert!(decoded(&encoded, &base, len).unwrap() == plain, "{elements:?} {len}");
+                if BLOCK_BYTES < len {
+                    assert_eq!(encoded.codec, Codec::Delta);
+                    assert!(encoded.payload.len() < len / 8, "{elements:?} {len}");
+                    assert!(decoded(&encoded, &[], len).is_err());
+                }
+                for place in sample_places(len, elements).into_iter().filter(|it| 1000 < it.len()) {
+                    let (plain, base) = (&plain[place.clone()], &base[place]);
+                    assert!(sample_prefers_delta(plain, elements, base));
+                    assert!(!sample_prefers_delta(
+                        plain,
+                        elements,
+                        &noise(2 * len)[len..][..plain.len()]
+                    ));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_patch_of_what_was_there_is_small_and_comes_back() {
+        let prefix = noise(400_000);
+        for len in [1, 100, BLOCK_BYTES, 3 * BLOCK_BYTES + 7] {
+            let mut plain = prefix[1000..1000 + len].to_vec();
+            plain.splice(0..0, *b"new");
+            let encoded = encode_patch(&plain, &prefix);
+            assert!(decoded(&encoded, &prefix, plain.len()).unwrap() == plain, "{len}");
+            if 100 <= len {
+                assert_eq!(encoded.codec, Codec::Patch);
+                assert!(encoded.payload.len() < 200, "{}", encoded.payload.len());
+                assert!(!matches!(decoded(&encoded, b"", plain.len()), Ok(back) if back == plain));
             }
         }
     }
@@ -264,9 +460,9 @@ mod tests {
     fn a_flipped_byte_of_a_block_is_found() {
         let encoded = encode(&b"abc".repeat(1000), Elements::Unknown);
         for index in 0..encoded.payload.len() {
-            let mut payload = encoded.payload.clone();
-            payload[index] ^= 0x10;
-            let back = decode(encoded.codec, &encoded.blocks, &payload, 3000);
+            let mut damaged = encoded.clone();
+            damaged.payload[index] ^= 0x10;
+            let back = decoded(&damaged, &[], 3000);
             assert!(matches!(back, Err(CodecError::Check { .. })), "{back:?}");
         }
     }

@@ -4,10 +4,12 @@
 //! costs more than compressing a block with it, so that each thread keeps its own.
 
 use std::cell::RefCell;
-use std::io::Cursor;
+use std::io::{self, Cursor};
 
 use zstd::bulk::{Compressor, Decompressor};
-use zstd::zstd_safe::{CParameter, ParamSwitch, Strategy, compress_bound};
+use zstd::zstd_safe::{
+    CCtx, CParameter, DCtx, ParamSwitch, Strategy, compress_bound, get_error_name,
+};
 
 use super::codec::CodecError;
 
@@ -15,6 +17,8 @@ use super::codec::CodecError;
 pub const ZSTD_LEVEL: i32 = 3;
 /// Level of zstd where it must keep up with planes.
 const FAST_LEVEL: i32 = 1;
+/// Level of zstd for what follows a prefix: there is little to store, and much to find it in.
+const PATCH_LEVEL: i32 = 12;
 
 /// How a frame is made; reading it is the same for all.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -79,6 +83,52 @@ fn compressor(effort: Effort) -> Compressor<'static> {
         compressor.set_parameter(*parameter).expect("zstd knows the parameter and its range");
     }
     compressor
+}
+
+/// Makes frames that refer to bytes before them.
+pub(super) struct Patcher<'a> {
+    context: CCtx<'a>,
+    prefix: &'a [u8],
+}
+
+impl<'a> Patcher<'a> {
+    /// For frames that follow `prefix`.
+    pub fn new(prefix: &'a [u8]) -> Self {
+        let mut context = CCtx::create();
+        for parameter in
+            [CParameter::CompressionLevel(PATCH_LEVEL), CParameter::ContentSizeFlag(false)]
+        {
+            context.set_parameter(parameter).expect("zstd knows the parameter and its range");
+        }
+        Self { context, prefix }
+    }
+
+    /// Appends one frame of `bytes` to `out`.
+    pub fn put(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
+        let start = out.len();
+        out.reserve(compress_bound(bytes.len()));
+        self.context.ref_prefix(self.prefix).expect("a prefix needs only memory");
+        let mut out = Cursor::new(out);
+        out.set_position(start as u64);
+        self.context
+            .compress2(&mut out, bytes)
+            .expect("the output has room for the bound of the input");
+    }
+}
+
+/// Decodes a frame that follows `prefix` into exactly `plain`.
+///
+/// # Errors
+/// Where the bytes are no such frame, or one of another length.
+pub(super) fn load_patch(stored: &[u8], prefix: &[u8], plain: &mut [u8]) -> Result<(), CodecError> {
+    let failed = |code| CodecError::Zstd(io::Error::other(get_error_name(code)));
+    let mut context = DCtx::create();
+    context.ref_prefix(prefix).map_err(failed)?;
+    let expected = plain.len();
+    match context.decompress(plain, stored).map_err(failed)? {
+        found if found == expected => Ok(()),
+        found => Err(CodecError::Length { expected, found }),
+    }
 }
 
 /// Decodes frames into exactly `plain`; allocates nothing, whatever they hold.

@@ -7,8 +7,11 @@
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::codec::{Block, CHUNK_BYTES_MAX, Codec, CodecError, Encoded, block_count};
+use super::codec::{
+    BASE_COUNT_MAX, Bases, Block, CHUNK_BYTES_MAX, Codec, CodecError, Encoded, block_count,
+};
 use super::ids::{ChunkId, DIGEST_BYTES};
+use super::manifest::ChunkRef;
 
 /// The first bytes of a pack: its kind and version 1.
 pub const HEADER: [u8; 16] = *b"MFSPACK\0\x01\0\0\0\0\0\0\0";
@@ -23,6 +26,10 @@ const RECORD_MAGIC: [u8; 4] = *b"MFSR";
 const RECORD_FIXED_BYTES: usize = 56;
 /// One line of the block table.
 const BLOCK_LINE_BYTES: usize = 12;
+/// One line of the table of bases.
+const BASE_LINE_BYTES: usize = DIGEST_BYTES + 4;
+/// The longest head of all.
+pub const HEAD_BYTES_MAX: usize = head_bytes(CHUNK_BYTES_MAX, BASE_COUNT_MAX);
 /// One line of the footer.
 const FOOTER_LINE_BYTES: usize = 48;
 /// The last bytes of a pack.
@@ -54,6 +61,8 @@ pub struct FooterLine {
     pub record_bytes: u32,
     pub plain_bytes: u32,
     pub codec: Codec,
+    pub depth: u8,
+    pub base_count: u8,
 }
 
 /// The head of a record: what the chunk is and where its blocks lie.
@@ -65,20 +74,28 @@ pub struct RecordHead {
     /// Of all blocks together.
     pub payload_bytes: u32,
     pub blocks: Vec<Block>,
+    pub bases: Bases,
 }
 
-/// Bytes of a record's head for a chunk of `plain_bytes`.
-pub const fn head_bytes(plain_bytes: usize) -> usize {
-    RECORD_FIXED_BYTES + BLOCK_LINE_BYTES * block_count(plain_bytes)
+/// Bytes of a record's head for a chunk of `plain_bytes` with `base_count` bases.
+pub const fn head_bytes(plain_bytes: usize, base_count: usize) -> usize {
+    RECORD_FIXED_BYTES + BLOCK_LINE_BYTES * block_count(plain_bytes) + BASE_LINE_BYTES * base_count
 }
 
 /// Appends a record to `out`.
-pub fn encode_record(id: &ChunkId, plain_bytes: u32, encoded: &Encoded, out: &mut Vec<u8>) {
+pub fn encode_record(
+    id: &ChunkId,
+    plain_bytes: u32,
+    encoded: &Encoded,
+    bases: &Bases,
+    out: &mut Vec<u8>,
+) {
     assert_eq!(encoded.blocks.len(), block_count(plain_bytes as usize));
+    let base_count = u8::try_from(bases.chunks.len()).expect("a chunk has at most 16 bases");
     let payload_bytes = u32::try_from(encoded.payload.len()).expect("a chunk is at most 16 MiB");
-    let mut head = Vec::with_capacity(head_bytes(plain_bytes as usize));
+    let mut head = Vec::with_capacity(head_bytes(plain_bytes as usize, bases.chunks.len()));
     head.extend_from_slice(&RECORD_MAGIC);
-    head.extend_from_slice(&[encoded.codec as u8, 0, 0, 0]);
+    head.extend_from_slice(&[encoded.codec as u8, bases.depth, base_count, 0]);
     head.extend_from_slice(&plain_bytes.to_le_bytes());
     head.extend_from_slice(&payload_bytes.to_le_bytes());
     head.extend_from_slice(id.as_bytes());
@@ -86,6 +103,10 @@ pub fn encode_record(id: &ChunkId, plain_bytes: u32, encoded: &Encoded, out: &mu
     for block in &encoded.blocks {
         head.extend_from_slice(&block.stored_bytes.to_le_bytes());
         head.extend_from_slice(&block.check.to_le_bytes());
+    }
+    for base in &bases.chunks {
+        head.extend_from_slice(base.id.as_bytes());
+        head.extend_from_slice(&base.bytes.to_le_bytes());
     }
     let check = xxh3_64(&head);
     head[RECORD_FIXED_BYTES - 8..RECORD_FIXED_BYTES].copy_from_slice(&check.to_le_bytes());
@@ -107,7 +128,11 @@ pub fn parse_head(bytes: &[u8], offset: u64) -> Result<RecordHead, PackError> {
     if plain_bytes == 0 || CHUNK_BYTES_MAX < plain_bytes as usize {
         return Err(wrong("chunk size out of range, expected 1 to 16777216"));
     }
-    let whole = head_bytes(plain_bytes as usize);
+    let base_count = usize::from(fixed[6]);
+    if BASE_COUNT_MAX < base_count {
+        return Err(wrong("it has too many bases"));
+    }
+    let whole = head_bytes(plain_bytes as usize, base_count);
     let mut head = bytes.get(..whole).ok_or(wrong("the pack ends within its head"))?.to_vec();
     let check_at = RECORD_FIXED_BYTES - 8..RECORD_FIXED_BYTES;
     let check = u64_at(&head, check_at.start);
@@ -115,11 +140,15 @@ pub fn parse_head(bytes: &[u8], offset: u64) -> Result<RecordHead, PackError> {
     if xxh3_64(&head) != check {
         return Err(wrong("the checksum of its head does not hold"));
     }
-    if head[5..8] != [0; 3] {
+    if head[7] != 0 {
         return Err(wrong("it has flags that this release does not know"));
     }
     let codec = Codec::try_from(head[4]).map_err(|source| PackError::Codec { offset, source })?;
-    let table = head[RECORD_FIXED_BYTES..].chunks_exact(BLOCK_LINE_BYTES);
+    let bases = parse_bases(&head[whole - base_count * BASE_LINE_BYTES..], head[5]);
+    let bases = bases.filter(|bases| codec.takes(bases, plain_bytes));
+    let bases = bases.ok_or(wrong("its bases are not those of its codec"))?;
+    let table = head[RECORD_FIXED_BYTES..whole - base_count * BASE_LINE_BYTES]
+        .chunks_exact(BLOCK_LINE_BYTES);
     let blocks: Vec<Block> =
         table.map(|line| Block { stored_bytes: u32_at(line, 0), check: u64_at(line, 4) }).collect();
     let payload_bytes = u32_at(&head, 12);
@@ -127,13 +156,25 @@ pub fn parse_head(bytes: &[u8], offset: u64) -> Result<RecordHead, PackError> {
     if sum != u64::from(payload_bytes) || plain_bytes < payload_bytes {
         return Err(wrong("its blocks do not add up"));
     }
-    Ok(RecordHead { id: ChunkId(digest_at(&head, 16)), codec, plain_bytes, payload_bytes, blocks })
+    let id = ChunkId(digest_at(&head, 16));
+    Ok(RecordHead { id, codec, plain_bytes, payload_bytes, blocks, bases })
+}
+
+/// The bases in a head; `None` where one has no length that a chunk can have.
+fn parse_bases(table: &[u8], depth: u8) -> Option<Bases> {
+    let line = |line: &[u8]| ChunkRef {
+        id: ChunkId(digest_at(line, 0)),
+        bytes: u32_at(line, DIGEST_BYTES),
+    };
+    let chunks: Vec<_> = table.chunks_exact(BASE_LINE_BYTES).map(line).collect();
+    let sound = chunks.iter().all(|base| (1..=CHUNK_BYTES_MAX).contains(&(base.bytes as usize)));
+    sound.then_some(Bases { depth, chunks })
 }
 
 impl RecordHead {
     /// Bytes of the head itself: the first block lies that far behind the record's start.
     pub fn head_bytes(&self) -> usize {
-        head_bytes(self.plain_bytes as usize)
+        head_bytes(self.plain_bytes as usize, self.bases.chunks.len())
     }
 
     /// Bytes of the record, head and blocks.
@@ -150,7 +191,7 @@ pub fn encode_footer(lines: &[FooterLine]) -> Vec<u8> {
         bytes.extend_from_slice(&line.offset.to_le_bytes());
         bytes.extend_from_slice(&line.record_bytes.to_le_bytes());
         bytes.extend_from_slice(&line.plain_bytes.to_le_bytes());
-        bytes.extend_from_slice(&[line.codec as u8, 0, 0, 0]);
+        bytes.extend_from_slice(&[line.codec as u8, line.depth, line.base_count, 0]);
     }
     let check = xxh3_64(&bytes);
     let count = u64::try_from(lines.len()).expect("a pack holds few records");
@@ -203,6 +244,8 @@ pub fn parse_footer(bytes: &[u8], pack_bytes: u64) -> Result<Vec<FooterLine>, Pa
             record_bytes: u32_at(line, 36),
             plain_bytes: u32_at(line, 40),
             codec,
+            depth: line[45],
+            base_count: line[46],
         };
         if u64::from(line.offset) != expected {
             return Err(PackError::Footer { why: "its records do not follow one another" });
@@ -249,13 +292,15 @@ mod tests {
     fn every_flipped_bit_of_a_head_is_found() {
         let plain = b"weights ".repeat(40_000);
         let id = ChunkId::of(&plain);
-        let encoded = codec::encode(&plain, codec::Elements::Unknown);
+        let encoded = codec::encode_patch(&plain, b"weights");
+        let base = |bytes: &[u8]| ChunkRef { id: ChunkId::of(bytes), bytes: bytes.len() as u32 };
+        let bases = Bases { depth: 2, chunks: vec![base(b"weig"), base(b"hts")] };
         let plain_bytes = u32::try_from(plain.len()).unwrap();
         let mut record = Vec::new();
-        encode_record(&id, plain_bytes, &encoded, &mut record);
+        encode_record(&id, plain_bytes, &encoded, &bases, &mut record);
         let head = parse_head(&record, 0).unwrap();
         assert_eq!((head.id, head.record_bytes()), (id, record.len() as u64));
-        assert_eq!(head.blocks, encoded.blocks);
+        assert_eq!((&head.blocks, &head.bases), (&encoded.blocks, &bases));
         for bit in 0..head.head_bytes() * 8 {
             let mut damaged = record.clone();
             damaged[bit / 8] ^= 1 << (bit % 8);
@@ -273,7 +318,9 @@ mod tests {
             offset: 16 + index * 100,
             record_bytes: 100,
             plain_bytes: 50,
-            codec: Codec::Zstd,
+            codec: Codec::Patch,
+            depth: 1,
+            base_count: 3,
         };
         let lines: Vec<_> = (0..3).map(line).collect();
         let bytes = encode_footer(&lines);

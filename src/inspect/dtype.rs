@@ -41,11 +41,13 @@ pub struct BlockType {
     name: &'static str,
     elements: u32,
     bytes: u32,
+    /// Bytes of scales and offsets before the weights; 0 where they are elsewhere.
+    scales: u8,
 }
 
 impl BlockType {
-    const fn new(id: u32, name: &'static str, elements: u32, bytes: u32) -> Self {
-        Self { id, name, elements, bytes }
+    const fn new(id: u32, name: &'static str, elements: u32, bytes: u32, scales: u8) -> Self {
+        Self { id, name, elements, bytes, scales }
     }
 
     /// The type with this number in GGUF.
@@ -63,6 +65,11 @@ impl BlockType {
         self.elements.into()
     }
 
+    /// Bytes of scales and offsets that each block begins with; 0 where they are elsewhere.
+    pub fn scales(self) -> u8 {
+        self.scales
+    }
+
     /// Stored bytes of one block.
     pub fn bytes(self) -> u64 {
         self.bytes.into()
@@ -74,31 +81,31 @@ impl BlockType {
 ///
 /// Source: ggml, `ggml-common.h` and `ggml.h`.
 const BLOCK_TYPES: [BlockType; 25] = [
-    BlockType::new(2, "q4_0", 32, 18),
-    BlockType::new(3, "q4_1", 32, 20),
-    BlockType::new(6, "q5_0", 32, 22),
-    BlockType::new(7, "q5_1", 32, 24),
-    BlockType::new(8, "q8_0", 32, 34),
-    BlockType::new(10, "q2_k", 256, 84),
-    BlockType::new(11, "q3_k", 256, 110),
-    BlockType::new(12, "q4_k", 256, 144),
-    BlockType::new(13, "q5_k", 256, 176),
-    BlockType::new(14, "q6_k", 256, 210),
-    BlockType::new(15, "q8_k", 256, 292),
-    BlockType::new(16, "iq2_xxs", 256, 66),
-    BlockType::new(17, "iq2_xs", 256, 74),
-    BlockType::new(18, "iq3_xxs", 256, 98),
-    BlockType::new(19, "iq1_s", 256, 50),
-    BlockType::new(20, "iq4_nl", 32, 18),
-    BlockType::new(21, "iq3_s", 256, 110),
-    BlockType::new(22, "iq2_s", 256, 82),
-    BlockType::new(23, "iq4_xs", 256, 136),
-    BlockType::new(29, "iq1_m", 256, 56),
-    BlockType::new(34, "tq1_0", 256, 54),
-    BlockType::new(35, "tq2_0", 256, 66),
-    BlockType::new(39, "mxfp4", 32, 17),
-    BlockType::new(40, "nvfp4", 64, 36),
-    BlockType::new(41, "q1_0", 128, 18),
+    BlockType::new(2, "q4_0", 32, 18, 2),
+    BlockType::new(3, "q4_1", 32, 20, 4),
+    BlockType::new(6, "q5_0", 32, 22, 6),
+    BlockType::new(7, "q5_1", 32, 24, 8),
+    BlockType::new(8, "q8_0", 32, 34, 2),
+    BlockType::new(10, "q2_k", 256, 84, 16),
+    BlockType::new(11, "q3_k", 256, 110, 0),
+    BlockType::new(12, "q4_k", 256, 144, 16),
+    BlockType::new(13, "q5_k", 256, 176, 16),
+    BlockType::new(14, "q6_k", 256, 210, 0),
+    BlockType::new(15, "q8_k", 256, 292, 4),
+    BlockType::new(16, "iq2_xxs", 256, 66, 2),
+    BlockType::new(17, "iq2_xs", 256, 74, 2),
+    BlockType::new(18, "iq3_xxs", 256, 98, 2),
+    BlockType::new(19, "iq1_s", 256, 50, 2),
+    BlockType::new(20, "iq4_nl", 32, 18, 2),
+    BlockType::new(21, "iq3_s", 256, 110, 2),
+    BlockType::new(22, "iq2_s", 256, 82, 2),
+    BlockType::new(23, "iq4_xs", 256, 136, 8),
+    BlockType::new(29, "iq1_m", 256, 56, 0),
+    BlockType::new(34, "tq1_0", 256, 54, 0),
+    BlockType::new(35, "tq2_0", 256, 66, 0),
+    BlockType::new(39, "mxfp4", 32, 17, 1),
+    BlockType::new(40, "nvfp4", 64, 36, 4),
+    BlockType::new(41, "q1_0", 128, 18, 2),
 ];
 
 /// The dtypes that are neither blocks nor unknown, with their names and the bytes of an element.

@@ -1,30 +1,35 @@
-//! The contents of a version: each file is read once, cut, stored and hashed.
+//! The contents of a version: each file is read, cut, stored and hashed; one that the version before
+//! has as well is only compared.
 //!
 //! Invariant S2: what is stored is what was read while nobody had the file open for writing, and
 //! whose size and times were the same before and after.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Take};
+use std::ops::{Range, RangeFrom};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde_json::{Map, Value};
-use sha2::{Digest, Sha256};
 
+use super::ancestor::{Ancestor, Known};
+use super::digests::FileHasher;
 use super::metadata::SealedFile;
 use super::source::{SourceFile, SourceTree};
-use super::tensors::External;
+use super::tensors::{EXTERNAL, External, FilePlan, OwnDigest};
 use super::{OpsError, Progress, Workspace};
 use crate::chunker::{Cut, Pieces, Segment, TENSOR_CHUNK_BYTES};
 use crate::format::codec::Elements;
 use crate::format::config::Chunking;
-use crate::format::ids::{BlobDigest, TreeDigest};
-use crate::format::manifest::{ChunkRef, FileTensors};
+use crate::format::ids::{BlobDigest, ChunkId, TreeDigest};
+use crate::format::manifest::{ChunkRef, FileTensors, Tree};
 use crate::format::names::ModelName;
-use crate::store::ChunkWriter;
+use crate::store::{ChunkWriter, Like, Piece};
 use crate::sys::at;
 use crate::sys::lease::{self, Lease};
 
@@ -35,14 +40,49 @@ const USER_METADATA_BYTES_MAX: u64 = 1 << 20;
 const CLOSE_TIME_MAX: Duration = Duration::from_secs(1);
 /// Longest pause between two looks whether they are closed.
 const CLOSE_PAUSE_MAX: Duration = Duration::from_millis(50);
+/// Bytes that are read and hashed at a time.
+const DIGEST_STEP_BYTES: usize = 1 << 20;
+
 /// What was read and stored, before it is a version.
 pub(super) struct Stored {
+    /// Its tree has the files' digests, and not yet their chunks.
     pub source: SourceTree,
     pub digest: TreeDigest,
     pub files: Vec<SealedFile>,
-    /// Of the files that have a tensor table, in the order of their entries.
-    pub tensors: Vec<FileTensors>,
     pub user: Option<Map<String, Value>>,
+    /// How each of the files was cut.
+    cuts: Vec<FileCut>,
+}
+
+/// How a file was cut: the chunks that it has, and what its tensors are told by.
+enum FileCut {
+    /// By these pieces that were put.
+    Pieces(Range<usize>, FilePlan, Vec<OwnDigest>),
+    /// As it was before.
+    Known(Vec<ChunkRef>, Option<FileTensors>),
+}
+
+impl Stored {
+    /// The tree with the chunks of its files, and the tensors of those that have a table, in the
+    /// order of their entries.
+    pub fn with_chunks(&mut self, written: &[ChunkRef]) -> (Tree, Vec<FileTensors>) {
+        let mut tree = std::mem::take(&mut self.source.tree);
+        let mut tensors = Vec::new();
+        let cuts = std::mem::take(&mut self.cuts);
+        for ((file, sealed), cut) in self.source.files.iter().zip(&self.files).zip(cuts) {
+            let (chunks, table) = match &cut {
+                FileCut::Pieces(pieces, ..) => (&written[pieces.clone()], None),
+                FileCut::Known(chunks, table) => (&chunks[..], table.clone()),
+            };
+            tree.set_file(file.index, file.executable, sealed.digest, chunks);
+            tensors.extend(table.map(|table| FileTensors { file: file.index, ..table }));
+            if let FileCut::Pieces(pieces, plan, own) = cut {
+                tensors.extend(plan.into_tensors(file.index, &written[pieces], own));
+            }
+        }
+        tensors.sort_by_key(|of| of.file);
+        (tree, tensors)
+    }
 }
 
 /// A snapshot under way, for whoever asks how far it is.
@@ -89,30 +129,60 @@ impl Workspace {
             false => None,
         };
         let external = learn_external(&source.files, open)?;
-        let mut files = Vec::with_capacity(source.files.len());
-        let (mut chunks, mut tensors) = (Vec::new(), Vec::new());
-        for file in &source.files {
-            chunks.clear();
-            let opened = open(&file.path).map_err(|e| OpsError::file("open", &file.path, e))?;
-            let contents = Contents { file, opened: &opened, is_draft, external: &external };
-            let (sealed, of) = self.store_file(&contents, writer, &mut chunks, progress)?;
-            tensors.extend(of);
-            source.tree.set_file(file.index, file.executable, sealed.digest, &chunks);
-            files.push(sealed);
-        }
-        tensors.sort_by_key(|of| of.file);
+        let ancestor = self.ancestor(progress.model);
+        let (mut files, mut cuts) = (Vec::new(), Vec::new());
+        let digests = std::thread::scope(|scope| -> Result<_, OpsError> {
+            let mut reading = Reading {
+                workspace: self,
+                ancestor: ancestor.as_ref(),
+                external: &external,
+                hasher: FileHasher::start(scope),
+                writer,
+                progress,
+                is_draft,
+            };
+            for file in &source.files {
+                let opened = open(&file.path).map_err(|e| OpsError::file("open", &file.path, e))?;
+                let (read, cut) = reading.read(file, &opened)?;
+                source.tree.set_content(file.index, file.executable, read.digest, read.bytes);
+                files.push(read);
+                cuts.push(cut);
+            }
+            Ok(reading.hasher.finish())
+        })?;
+        let mut digests = digests.into_iter();
+        let sealed = files.into_iter().map(|FileRead { bytes, digest, sha256 }| {
+            let sha256 = sha256.or_else(|| digests.next()).expect("one for each file without");
+            SealedFile { bytes, digest, sha256 }
+        });
+        let files = sealed.collect();
         let digest = source.tree.digest();
-        Ok(Stored { source, digest, files, tensors, user })
+        Ok(Stored { source, digest, files, user, cuts })
     }
+}
 
-    fn store_file(
-        &self,
-        contents: &Contents<'_>,
-        writer: &mut ChunkWriter<'_>,
-        chunks: &mut Vec<ChunkRef>,
-        progress: &Tracked<'_>,
-    ) -> Result<(SealedFile, Option<FileTensors>), OpsError> {
-        let Contents { file, opened, is_draft, external } = *contents;
+/// What reading a file gave.
+struct FileRead {
+    bytes: u64,
+    digest: BlobDigest,
+    /// `None`: the hasher has it.
+    sha256: Option<[u8; 32]>,
+}
+
+/// Files being read, one after the other.
+struct Reading<'a, 'hasher, 'writer> {
+    workspace: &'a Workspace,
+    ancestor: Option<&'a Ancestor<'a>>,
+    external: &'a External,
+    hasher: FileHasher<'hasher>,
+    writer: &'a mut ChunkWriter<'writer>,
+    progress: &'a Tracked<'a>,
+    is_draft: bool,
+}
+
+impl Reading<'_, '_, '_> {
+    /// Reads a file that nobody writes to meanwhile (S2).
+    fn read(&mut self, file: &SourceFile, opened: &File) -> Result<(FileRead, FileCut), OpsError> {
         let failed = |e| OpsError::file("read", &file.path, e);
         let changed = || OpsError::Changed { path: file.path.clone() };
         let before = at::status(opened).map_err(failed)?;
@@ -124,51 +194,116 @@ impl Workspace {
             Lease::Held(guard) => Some(guard),
             Lease::Unsupported => None,
             Lease::Busy => {
-                let (model, paths) = (progress.model.clone(), vec![file.path.clone()]);
+                let (model, paths) = (self.progress.model.clone(), vec![file.path.clone()]);
                 return Err(OpsError::DraftBusy { model, paths });
             }
         };
-        let (mut blake3, mut sha256) = (blake3::Hasher::new(), Sha256::new());
-        let (mut bytes, mut digests) = (0, Vec::new());
-        let plan = external.plan_of(&file.path, opened, file.bytes).map_err(failed)?;
-        let mut reader = Interruptible(opened);
-        for segment in &plan.segments {
-            cut(&mut reader, segment, self.store.config().chunking, |piece| {
-                blake3.update(piece);
-                sha256.update(piece);
-                digests.extend(plan.digests_within(bytes, piece));
-                bytes += piece.len() as u64;
-                chunks.push(writer.put(piece, segment.elements)?);
-                progress.advance(piece.len() as u64);
-                Ok(())
-            })
-            .map_err(|error| error.of_file(&file.path))?;
-        }
+        let (read, cut) = match self.find_known(file, opened).map_err(failed)? {
+            Some(known) => known,
+            None => self.cut(file, opened)?,
+        };
         let after = at::status(opened).map_err(failed)?;
         // In the draft, removing another name of the file moves its ctime, and changes nothing.
-        let same_time = is_draft || before.ctime == after.ctime;
+        let same_time = self.is_draft || before.ctime == after.ctime;
         let held = match &lease {
             Some(lease) => lease.holds().map_err(failed)?,
             None => true,
         };
-        if bytes != before.size || after.size != bytes || before.mtime != after.mtime {
+        if read.bytes != before.size || after.size != read.bytes || before.mtime != after.mtime {
             return Err(changed());
         }
         if !same_time || !held {
             return Err(changed());
         }
+        Ok((read, cut))
+    }
+
+    /// The file as the version before has it, if it is the same and all of it is stored and whole.
+    fn find_known(
+        &self,
+        file: &SourceFile,
+        opened: &File,
+    ) -> io::Result<Option<(FileRead, FileCut)>> {
+        let known = self.ancestor.and_then(|ancestor| ancestor.candidate(&file.path, file.bytes));
+        let Some(Known { file: before, chunks, table, sha256 }) = known else { return Ok(None) };
+        // Another file may tell another story of the tensors in this one than it did.
+        if self.external.tells_of(&file.path) || table.is_some_and(|it| &*it.format == EXTERNAL) {
+            return Ok(None);
+        }
+        let Some(digest) = digest_if_likely(opened, chunks)? else { return Ok(None) };
+        if digest != before.digest || !self.workspace.store.holds_all(chunks) {
+            return Ok(None);
+        }
+        self.progress.advance(file.bytes);
+        let read = FileRead { bytes: file.bytes, digest, sha256: Some(sha256) };
+        Ok(Some((read, FileCut::Known(chunks.to_vec(), table.cloned()))))
+    }
+
+    /// Reads a file to its end, and puts its pieces.
+    fn cut(&mut self, file: &SourceFile, opened: &File) -> Result<(FileRead, FileCut), OpsError> {
+        let plan = self.external.plan_of(&file.path, opened, file.bytes);
+        let plan = plan.map_err(|e| OpsError::file("read", &file.path, e))?;
+        let chunking = self.workspace.store.config().chunking;
+        let mut trail = self.ancestor.and_then(|ancestor| ancestor.trail(&file.path));
+        let mut reader = Interruptible(opened);
+        let (mut blake3, mut own) = (blake3::Hasher::new(), Vec::new());
+        let (mut bytes, mut pieces) = (0_u64, None);
+        for segment in &plan.segments {
+            if let Some(trail) = trail.as_mut().filter(|_| plan.has_tensors()) {
+                trail.seek(segment.bytes.start);
+            }
+            let tensor = plan.tensor_at(segment.bytes.start);
+            let mut pieces_of = PiecesOf::new(&mut reader, segment, chunking);
+            let fail = |e| OpsError::file("read", &file.path, e);
+            while let Some(plain) = pieces_of.next(self.writer.room()).map_err(fail)? {
+                blake3.update(&plain);
+                own.extend(plan.digests_within(bytes, &plain));
+                let offset = bytes - segment.bytes.start;
+                let like = match (self.ancestor, tensor, &mut trail) {
+                    (Some(ancestor), Some(tensor), _) => {
+                        ancestor.numbers(tensor, offset, plain.len() as u64)
+                    }
+                    (_, None, Some(trail)) => trail.next(&plain),
+                    _ => Like::Nothing,
+                };
+                bytes += plain.len() as u64;
+                self.progress.advance(plain.len() as u64);
+                let plain = Arc::new(plain);
+                self.hasher.update(&plain);
+                let elements = segment.elements_at(offset);
+                let index = self.writer.put(Piece { plain, elements, like })?;
+                pieces.get_or_insert(index..index).end = index + 1;
+            }
+        }
+        self.hasher.end_file();
         let digest = BlobDigest(*blake3.finalize().as_bytes());
-        let tensors = plan.into_tensors(file.index, chunks, digests);
-        Ok((SealedFile { bytes, digest, sha256: sha256.finalize().into() }, tensors))
+        let read = FileRead { bytes, digest, sha256: None };
+        Ok((read, FileCut::Pieces(pieces.unwrap_or_default(), plan, own)))
     }
 }
 
-/// One file and how it is to be read.
-struct Contents<'a> {
-    file: &'a SourceFile,
-    opened: &'a File,
-    is_draft: bool,
-    external: &'a External,
+/// The digest of a file that begins as `chunks` do; `None` of one that does not.
+fn digest_if_likely(opened: &File, chunks: &[ChunkRef]) -> io::Result<Option<BlobDigest>> {
+    let mut room = vec![0; DIGEST_STEP_BYTES];
+    let (mut blake3, mut offset) = (blake3::Hasher::new(), 0);
+    let first = chunks.first().map_or(0, |chunk| chunk.bytes as usize);
+    loop {
+        let count = match opened.read_at(&mut room, offset) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            done => done?,
+        };
+        if offset == 0 {
+            let head = room.get(..first).filter(|_| first <= count);
+            if head.map(ChunkId::of) != chunks.first().map(|chunk| chunk.id) {
+                return Ok(None);
+            }
+        }
+        if count == 0 {
+            return Ok(Some(BlobDigest(*blake3.finalize().as_bytes())));
+        }
+        blake3.update(&room[..count]);
+        offset += count as u64;
+    }
 }
 
 /// Looks into the files that speak of tensors in others, before those are cut.
@@ -182,50 +317,34 @@ fn learn_external(files: &[SourceFile], open: &mut OpenFile<'_>) -> Result<Exter
     Ok(external)
 }
 
-/// Why a segment was not cut to its end.
-enum CutError {
-    Read(io::Error),
-    Store(OpsError),
+/// The pieces of a segment. A source that ends before it is found out by its length.
+enum PiecesOf<R: Read> {
+    Content(Pieces<Take<R>>),
+    Fixed(Take<R>),
 }
 
-impl CutError {
-    fn of_file(self, path: &Path) -> OpsError {
+impl<R: Read> PiecesOf<R> {
+    fn new(reader: R, segment: &Segment, chunking: Chunking) -> Self {
+        let limited = reader.take(segment.bytes.end - segment.bytes.start);
+        match segment.cut {
+            Cut::Content => Self::Content(Pieces::new(limited, chunking)),
+            Cut::Fixed => Self::Fixed(limited),
+        }
+    }
+
+    /// The next piece, in `room`, which is empty; `None` at the end.
+    fn next(&mut self, mut room: Vec<u8>) -> io::Result<Option<Vec<u8>>> {
         match self {
-            Self::Read(error) => OpsError::file("read", path, error),
-            Self::Store(error) => error,
-        }
-    }
-}
-
-/// Reads a segment and hands its pieces to `put`. A source that ends before it is found out by its
-/// length.
-fn cut(
-    reader: &mut impl Read,
-    segment: &Segment,
-    chunking: Chunking,
-    mut put: impl FnMut(&[u8]) -> Result<(), OpsError>,
-) -> Result<(), CutError> {
-    let mut limited = reader.take(segment.bytes.end - segment.bytes.start);
-    match segment.cut {
-        Cut::Content => {
-            let mut pieces = Pieces::new(limited, chunking);
-            while let Some(piece) = pieces.next_piece().map_err(CutError::Read)? {
-                put(piece).map_err(CutError::Store)?;
+            Self::Content(pieces) => match pieces.next_piece()? {
+                Some(piece) => room.extend_from_slice(piece),
+                None => return Ok(None),
+            },
+            Self::Fixed(limited) => {
+                limited.by_ref().take(TENSOR_CHUNK_BYTES).read_to_end(&mut room)?;
             }
         }
-        Cut::Fixed => {
-            let mut piece = Vec::new();
-            loop {
-                piece.clear();
-                let mut next = limited.by_ref().take(TENSOR_CHUNK_BYTES);
-                if next.read_to_end(&mut piece).map_err(CutError::Read)? == 0 {
-                    break;
-                }
-                put(&piece).map_err(CutError::Store)?;
-            }
-        }
+        Ok((!room.is_empty()).then_some(room))
     }
-    Ok(())
 }
 
 /// Tries again while something seems to be open for writing: it may have been closed just now.
@@ -274,17 +393,20 @@ fn read_user_metadata(open: &mut OpenFile<'_>) -> Result<Map<String, Value>, Ops
     }
 }
 
-/// Stores bytes that are in memory.
+/// Puts bytes that are in memory; the pieces that they became, the last that are put.
 pub(super) fn put_whole(
     writer: &mut ChunkWriter<'_>,
     bytes: &[u8],
     chunking: Chunking,
-) -> Result<Vec<ChunkRef>, OpsError> {
+) -> Result<RangeFrom<usize>, OpsError> {
     let mut pieces = Pieces::new(bytes, chunking);
-    let mut chunks = Vec::new();
+    let mut first = None;
     let failed = |e| OpsError::file("cut", "metadata.json", e);
     while let Some(piece) = pieces.next_piece().map_err(failed)? {
-        chunks.push(writer.put(piece, Elements::Unknown)?);
+        let plain = Arc::new(piece.to_vec());
+        let (elements, like) = (Elements::Unknown, Like::Nothing);
+        let index = writer.put(Piece { plain, elements, like })?;
+        first.get_or_insert(index);
     }
-    Ok(chunks)
+    Ok(first.expect("metadata is never empty")..)
 }

@@ -27,6 +27,7 @@ pub fn chunk(io: &dyn Io, directory: &Path, id: &ChunkId) -> Result<Value, OpsEr
                 "record_bytes": line.record_bytes,
                 "plain_bytes": line.plain_bytes,
                 "codec": line.codec,
+                "depth": line.depth,
             }));
         }
     }
@@ -56,6 +57,7 @@ pub fn pack(io: &dyn Io, directory: &Path, id: &PackId) -> Result<Value, OpsErro
                 "record_bytes": line.record_bytes,
                 "plain_bytes": line.plain_bytes,
                 "codec": line.codec,
+                "depth": line.depth,
             })
         })
         .collect();

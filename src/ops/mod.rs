@@ -4,8 +4,10 @@
 //! the history record and publishes the new state. Nothing here prints or asks.
 //! Invariant O1: a change is published only after its record is durable, and then at once.
 
+mod ancestor;
 mod contents;
 pub mod debug;
+mod digests;
 mod draft;
 mod error;
 mod export;

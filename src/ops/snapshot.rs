@@ -26,8 +26,8 @@ use crate::format::manifest::Manifest;
 use crate::format::names::{At, ModelName, VersionNumber};
 use crate::format::record::{Access, Op, Seal};
 use crate::governance::Action;
-use crate::store::ChunkWriter;
 use crate::store::draft::{FreezeError, FrozenDraft};
+use crate::store::{ChunkWriter, Written};
 use crate::sys::identity;
 
 /// Longest message, in bytes.
@@ -250,19 +250,21 @@ impl Workspace {
         }
         *progress.sealing.total.lock() = (source.bytes, source.files.len() as u64);
         progress.begin("sealing", source.bytes);
-        let mut writer = self.store.chunk_writer();
-        let stored = self.store_files(source, open, frozen.is_some(), &mut writer, progress)?;
-        let declared = metadata::declared(options, stored.user.as_ref());
-        let fingerprint = metadata::fingerprint(stored.digest, &declared);
-        if let Some(version) = self.find_sealed(&options.model, &fingerprint) {
+        self.store.with_chunk_writer(|mut writer| {
+            let is_draft = frozen.is_some();
+            let stored = self.store_files(source, open, is_draft, &mut writer, progress)?;
+            let declared = metadata::declared(options, stored.user.as_ref());
+            let fingerprint = metadata::fingerprint(stored.digest, &declared);
+            let Some(version) = self.find_sealed(&options.model, &fingerprint) else {
+                return self.publish(context, options, stored, fingerprint, writer, frozen);
+            };
             // What was found damaged there was put anew, and the draft is about to go.
-            let stored_bytes = writer.finish()?;
+            let stored_bytes = writer.finish()?.stored_bytes;
             self.move_alias(context, options, version)?;
             let mut report = self.report(context, options, version, &stored, stored_bytes, true);
             report.notes.extend(frozen.and_then(|it| self.consume_draft(&options.model, it)));
-            return Ok(report);
-        }
-        self.publish(context, options, stored, fingerprint, writer, frozen)
+            Ok(report)
+        })
     }
 
     /// The version that has this fingerprint, if its manifest can be read.
@@ -300,7 +302,7 @@ impl Workspace {
         &self,
         context: &Context,
         options: &SnapshotOptions,
-        stored: Stored,
+        mut stored: Stored,
         fingerprint: TreeDigest,
         mut writer: ChunkWriter<'_>,
         frozen: Option<FrozenDraft>,
@@ -319,16 +321,16 @@ impl Workspace {
         let Stored { digest, .. } = stored;
         let user = stored.user.clone();
         let head = metadata::head(&Facts { options, context, at, version, follows, digest, user });
-        let mut tree = stored.source.tree.clone();
         let lines = stored.source.files.iter().zip(&stored.files);
         let lines = lines.map(|(source, file)| metadata::file_line(&source.path, file)).collect();
         let text = metadata::encode(&head, lines);
-        let chunks = put_whole(&mut writer, &text, self.store.config().chunking)?;
-        tree.set_file(stored.source.metadata, false, BlobDigest::of(&text), &chunks);
+        let pieces = put_whole(&mut writer, &text, self.store.config().chunking)?;
+        let Written { chunks, stored_bytes } = writer.finish()?;
+        let (mut tree, tensors) = stored.with_chunks(&chunks);
+        tree.set_file(stored.source.metadata, false, BlobDigest::of(&text), &chunks[pieces]);
         tree.set_mtime(stored.source.metadata, mtime_from(at.into()));
-        let stored_bytes = writer.finish()?;
         let manifest = Manifest::new(options.model.clone(), version, head, tree);
-        let manifest = manifest.with_tensors(&stored.tensors);
+        let manifest = manifest.with_tensors(&tensors);
         assert_eq!(manifest.digest, digest, "the metadata is no part of the tree's digest");
         let id = self.store.put_manifest(&manifest)?;
         if let Some(frozen) = &frozen {

@@ -11,12 +11,15 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use crate::chunker::{Segment, TENSOR_CHUNK_BYTES, segments};
-use crate::format::codec::Elements;
+use crate::format::codec::{Elements, Structs};
 use crate::format::ids::TensorDigest;
 use crate::format::manifest::{
     ChunkRef, ChunkStarts, EntryIndex, FileTensors, PIECE_BYTES, TensorLine,
 };
 use crate::inspect::{Dtype, ExternalTensor, ReadAt, Tensor, TensorTable, external_table, tensors};
+
+/// The format of files whose tensors another file tells.
+pub(super) const EXTERNAL: &str = "onnx-data";
 
 /// Smaller files are cut as a whole anyhow.
 const FILE_BYTES_MIN: u64 = 1_024;
@@ -63,6 +66,11 @@ impl External {
         Ok(())
     }
 
+    /// Whether some file says what the tensors in the one at `path` are.
+    pub fn tells_of(&self, path: &Path) -> bool {
+        self.by_path.contains_key(path)
+    }
+
     /// How the file at `path` is to be cut.
     ///
     /// # Errors
@@ -89,6 +97,21 @@ pub(super) struct FilePlan {
 pub(super) type OwnDigest = (usize, TensorDigest);
 
 impl FilePlan {
+    pub fn has_tensors(&self) -> bool {
+        self.table.as_ref().is_some_and(|table| !table.tensors.is_empty())
+    }
+
+    /// The tensor that starts there, if it has bytes.
+    pub fn tensor_at(&self, start: u64) -> Option<&Tensor> {
+        let tensors = &self.table.as_ref()?.tensors;
+        // An empty one may stand before it.
+        let first = tensors.partition_point(|tensor| tensor.bytes.start < start);
+        tensors[first..]
+            .iter()
+            .find(|it| start < it.bytes.start || !it.bytes.is_empty())
+            .filter(|tensor| tensor.bytes.start == start)
+    }
+
     /// The digests of the tensors that lie within the piece at `start` of the file together with
     /// others. All that are not found in any piece are told by the chunks. In any order of pieces.
     pub fn digests_within<'a>(
@@ -157,7 +180,13 @@ fn elements_of(dtype: Dtype) -> Elements {
         Dtype::I32 | Dtype::U32 => Elements::I32,
         Dtype::I16 | Dtype::U16 => Elements::I16,
         Dtype::I8 | Dtype::U8 => Elements::I8,
-        Dtype::Bool | Dtype::Block(_) => Elements::Bytes,
+        Dtype::Bool => Elements::Bytes,
+        Dtype::Block(block) => {
+            let bytes = u16::try_from(block.bytes()).ok();
+            bytes
+                .and_then(|bytes| Structs::new(bytes, block.scales()))
+                .map_or(Elements::Bytes, Elements::Structs)
+        }
         Dtype::Other => Elements::Mixed,
     }
 }

@@ -24,7 +24,7 @@ const OPEN_WAIT: Duration = Duration::from_secs(30);
 /// Longer values would go to files of their own, which sled never syncs. Such lines are not kept.
 const VALUE_BYTES_MAX: usize = 4_096;
 /// Bytes of a chunk's place.
-const PLACE_BYTES: usize = DIGEST_BYTES + 13;
+const PLACE_BYTES: usize = DIGEST_BYTES + 15;
 
 /// Why the catalog did not answer.
 #[derive(Debug, thiserror::Error)]
@@ -51,13 +51,15 @@ pub struct Place {
     pub record_bytes: u32,
     pub plain_bytes: u32,
     pub codec: Codec,
+    pub depth: u8,
+    pub base_count: u8,
 }
 
 impl Place {
     /// The place that a line of the pack's footer gives.
     pub fn of(pack: PackId, line: &FooterLine) -> Self {
-        let FooterLine { offset, record_bytes, plain_bytes, codec, .. } = *line;
-        Self { pack, offset, record_bytes, plain_bytes, codec }
+        let FooterLine { offset, record_bytes, plain_bytes, codec, depth, base_count, .. } = *line;
+        Self { pack, offset, record_bytes, plain_bytes, codec, depth, base_count }
     }
 
     fn encode(&self) -> [u8; PLACE_BYTES] {
@@ -66,7 +68,7 @@ impl Place {
         bytes[32..36].copy_from_slice(&self.offset.to_le_bytes());
         bytes[36..40].copy_from_slice(&self.record_bytes.to_le_bytes());
         bytes[40..44].copy_from_slice(&self.plain_bytes.to_le_bytes());
-        bytes[44] = self.codec as u8;
+        bytes[44..].copy_from_slice(&[self.codec as u8, self.depth, self.base_count]);
         bytes
     }
 
@@ -84,6 +86,8 @@ impl Place {
             record_bytes: number(36),
             plain_bytes: number(40),
             codec,
+            depth: bytes[45],
+            base_count: bytes[46],
         })
     }
 }
@@ -253,8 +257,10 @@ mod tests {
         assert!(Catalog::open(&Real, directory.path()).is_err());
         let id = ChunkId::of(b"x");
         let pack = PackId::of(b"pack");
+        let codec = Codec::Patch;
+        let (record_bytes, plain_bytes, depth, base_count) = (9, 7, 2, 3);
         let line =
-            FooterLine { id, offset: 16, record_bytes: 9, plain_bytes: 7, codec: Codec::Zstd };
+            FooterLine { id, offset: 16, record_bytes, plain_bytes, codec, depth, base_count };
         {
             let catalog = Catalog::replace(&Real, directory.path()).unwrap();
             catalog.add_pack(pack, 1234, &[line]).unwrap();

@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use super::Store;
 use super::error::StoreError;
 use super::packs;
-use crate::format::codec;
+use crate::format::codec::{self, Bases};
 use crate::format::config::{CONFIG_BYTES_MAX, Config};
 use crate::format::ids::{ChunkId, PackId};
+use crate::format::manifest::ChunkRef;
 use crate::format::pack;
 use crate::sys::io as durable;
 
@@ -24,8 +25,10 @@ pub struct Finding {
 #[derive(Clone, Debug, Default)]
 pub struct PackCheck {
     pub packs: u64,
-    /// Plain length of every chunk that is there in good health.
+    /// Plain length of every chunk that is there in good health, with all that it needs.
     pub chunks: HashMap<ChunkId, u32>,
+    /// Chunks that need others: their lengths, and what they need. Empty once all packs were seen.
+    against: Vec<(ChunkId, u32, Bases)>,
     pub bytes_read: u64,
     pub findings: Vec<Finding>,
 }
@@ -105,12 +108,19 @@ impl Store {
             }
             advance(self.io.file_bytes(&path).unwrap_or(0));
         }
+        check.settle();
         Ok(check)
     }
 
-    /// Believes the footer of a pack.
+    /// Believes the footer of a pack, but for the bases of its chunks, which only the records name.
     fn check_footer(&self, path: &Path, check: &mut PackCheck) -> Result<(), StoreError> {
-        for line in packs::read_footer(&*self.io, path)? {
+        let lines = packs::read_footer(&*self.io, path)?;
+        let heads =
+            packs::read_heads(&*self.io, path, lines.iter().filter(|it| 0 < it.base_count))?;
+        for head in heads {
+            check.against.push((head.id, head.plain_bytes, head.bases));
+        }
+        for line in lines.iter().filter(|line| line.base_count == 0) {
             check.chunks.insert(line.id, line.plain_bytes);
         }
         Ok(())
@@ -129,10 +139,11 @@ impl Store {
         };
         let mut wrong = Vec::new();
         for line in &lines {
-            match check_record(&bytes, line) {
-                Ok(()) => {
+            match self.check_record(&bytes, line) {
+                Ok(bases) if bases.chunks.is_empty() => {
                     check.chunks.insert(line.id, line.plain_bytes);
                 }
+                Ok(bases) => check.against.push((line.id, line.plain_bytes, bases)),
                 Err(why) => wrong.push((line.id, why)),
             }
         }
@@ -146,28 +157,50 @@ impl Store {
         }
         Ok(())
     }
+
+    /// Decodes one record and compares it with its name; what it was encoded against.
+    fn check_record(&self, bytes: &[u8], line: &pack::FooterLine) -> Result<Bases, String> {
+        let start = line.offset as usize;
+        let record = bytes.get(start..start + line.record_bytes as usize);
+        let record = record.ok_or("the pack ends within it")?;
+        let head = pack::parse_head(record, start as u64).map_err(|e| e.to_string())?;
+        let agrees = head.id == line.id
+            && head.plain_bytes == line.plain_bytes
+            && head.codec == line.codec
+            && head.bases.depth == line.depth
+            && head.bases.chunks.len() == usize::from(line.base_count)
+            && head.record_bytes() == u64::from(line.record_bytes);
+        if !agrees {
+            return Err("its head and the footer disagree".to_owned());
+        }
+        let payload = &record[head.head_bytes()..];
+        let base = self.read_bases(&head.bases).map_err(|e| with_causes(&e))?;
+        let mut plain = vec![0; head.plain_bytes as usize];
+        codec::decode(head.codec, &head.blocks, payload, &base, &mut plain)
+            .map_err(|e| e.to_string())?;
+        if ChunkId::of(&plain) != line.id {
+            return Err("its bytes have another digest".to_owned());
+        }
+        Ok(head.bases)
+    }
 }
 
-/// Decodes one record and compares it with its name.
-fn check_record(bytes: &[u8], line: &pack::FooterLine) -> Result<(), String> {
-    let start = line.offset as usize;
-    let record = bytes.get(start..start + line.record_bytes as usize);
-    let record = record.ok_or("the pack ends within it")?;
-    let head = pack::parse_head(record, start as u64).map_err(|e| e.to_string())?;
-    let agrees = head.id == line.id
-        && head.plain_bytes == line.plain_bytes
-        && head.codec == line.codec
-        && head.record_bytes() == u64::from(line.record_bytes);
-    if !agrees {
-        return Err("its head and the footer disagree".to_owned());
+impl PackCheck {
+    /// Counts those chunks as there whose bases are, the least deep first.
+    fn settle(&mut self) {
+        let mut against = std::mem::take(&mut self.against);
+        against.sort_by_key(|(_, _, bases)| bases.depth);
+        for (id, plain_bytes, bases) in against {
+            let missing = |base: &&ChunkRef| self.chunks.get(&base.id) != Some(&base.bytes);
+            match bases.chunks.iter().find(missing) {
+                None => drop(self.chunks.insert(id, plain_bytes)),
+                Some(base) => {
+                    let what = format!("it needs chunk {}, which is in no pack", base.id);
+                    self.findings.push(Finding { place: format!("chunk {id}"), what });
+                }
+            }
+        }
     }
-    let payload = &record[head.head_bytes()..];
-    let plain = codec::decode(head.codec, &head.blocks, payload, head.plain_bytes as usize)
-        .map_err(|e| e.to_string())?;
-    if ChunkId::of(&plain) != line.id {
-        return Err("its bytes have another digest".to_owned());
-    }
-    Ok(())
 }
 
 /// An error and what is behind it, in one line.

@@ -38,7 +38,7 @@ pub use error::StoreError;
 pub use history::{Head, History, Line};
 pub use layout::Layout;
 pub use packs::{list_named, name_of, read_footer, scan};
-pub use write::ChunkWriter;
+pub use write::{ChunkWriter, Like, Piece, Written};
 
 /// Largest manifest that is read: one of a million files with long names has about 150 MiB.
 const MANIFEST_BYTES_MAX: u64 = 1 << 30;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::error::StoreError;
 use super::layout::Layout;
-use crate::format::codec::{self, Encoded};
+use crate::format::codec::{self, Bases, Encoded};
 use crate::format::ids::{ChunkId, PackId};
 use crate::format::pack::{self, FooterLine, PackError, RecordHead};
 use crate::sys::io::{self as durable, Io, Put};
@@ -19,6 +19,52 @@ pub struct FinishedPack {
     pub id: PackId,
     pub bytes: u64,
     pub lines: Vec<FooterLine>,
+}
+
+/// A chunk in stored form that was found to read back, but for its place.
+pub struct Record {
+    bytes: Vec<u8>,
+    line: FooterLine,
+}
+
+impl Record {
+    /// The record of a chunk that was encoded from `plain`, with `base`, the plain bytes of all its
+    /// bases; `scratch` is room to decode it.
+    ///
+    /// # Errors
+    /// `Encoder` where it does not read back (P3).
+    pub fn new(
+        id: ChunkId,
+        plain: &[u8],
+        encoded: &Encoded,
+        bases: &Bases,
+        base: &[u8],
+        scratch: &mut Vec<u8>,
+    ) -> Result<Self, StoreError> {
+        let plain_bytes = u32::try_from(plain.len()).expect("a chunk is at most 16 MiB");
+        assert!(encoded.codec.takes(bases, plain_bytes), "bases that {:?} has not", encoded.codec);
+        // Decode and compare first: a fault of the compressor must not become a stored chunk (P3).
+        scratch.resize(plain.len(), 0);
+        let Encoded { codec, blocks, payload } = encoded;
+        let back = codec::decode(*codec, blocks, payload, base, scratch);
+        if back.is_err() || scratch != plain {
+            return Err(StoreError::Encoder { chunk: id });
+        }
+        let base_count = bases.chunks.len();
+        let head_bytes = pack::head_bytes(plain.len(), base_count);
+        let mut bytes = Vec::with_capacity(head_bytes + payload.len());
+        pack::encode_record(&id, plain_bytes, encoded, bases, &mut bytes);
+        let line = FooterLine {
+            id,
+            offset: 0,
+            record_bytes: u32::try_from(bytes.len()).expect("a record is at most some MiB"),
+            plain_bytes,
+            codec: *codec,
+            depth: bases.depth,
+            base_count: u8::try_from(base_count).expect("a chunk has at most 16 bases"),
+        };
+        Ok(Self { bytes, line })
+    }
 }
 
 /// A pack that is being written.
@@ -49,20 +95,11 @@ impl<'a> OpenPack<'a> {
         self.bytes
     }
 
-    /// Appends a chunk that was encoded from `plain`.
-    pub fn put(&mut self, id: ChunkId, plain: &[u8], encoded: &Encoded) -> Result<(), StoreError> {
-        // Decode and compare first: a fault of the compressor must not become a stored chunk (P3).
-        let back = codec::decode(encoded.codec, &encoded.blocks, &encoded.payload, plain.len());
-        if !back.is_ok_and(|back| back == plain) {
-            return Err(StoreError::Encoder { chunk: id });
-        }
-        let plain_bytes = u32::try_from(plain.len()).expect("a chunk is at most 16 MiB");
-        let mut record = Vec::with_capacity(pack::head_bytes(plain.len()) + encoded.payload.len());
-        pack::encode_record(&id, plain_bytes, encoded, &mut record);
+    /// Appends a chunk.
+    pub fn put(&mut self, record: &Record) -> Result<(), StoreError> {
         let offset = u32::try_from(self.bytes).expect("a pack is closed long before 4 GiB");
-        let record_bytes = u32::try_from(record.len()).expect("a record is at most some MiB");
-        self.append(&record)?;
-        self.lines.push(FooterLine { id, offset, record_bytes, plain_bytes, codec: encoded.codec });
+        self.append(&record.bytes)?;
+        self.lines.push(FooterLine { offset, ..record.line });
         Ok(())
     }
 
@@ -167,6 +204,32 @@ pub fn read_footer(io: &dyn Io, path: &Path) -> Result<Vec<FooterLine>, StoreErr
     pack::parse_footer(&footer, bytes).map_err(damaged)
 }
 
+/// The heads of those records of a pack that `lines` name.
+///
+/// # Errors
+/// `Pack` where one is damaged.
+pub fn read_heads<'a>(
+    io: &dyn Io,
+    path: &Path,
+    lines: impl Iterator<Item = &'a FooterLine>,
+) -> Result<Vec<RecordHead>, StoreError> {
+    let failed = |e| StoreError::io("read", path, e);
+    let mut lines = lines.peekable();
+    if lines.peek().is_none() {
+        return Ok(Vec::new());
+    }
+    let file = io.open(path).map_err(failed)?;
+    let read = |line: &FooterLine| {
+        let offset = u64::from(line.offset);
+        let bytes = pack::head_bytes(line.plain_bytes as usize, usize::from(line.base_count));
+        let mut head = vec![0; bytes];
+        durable::read_exact_at(io, &file, &mut head, offset).map_err(failed)?;
+        pack::parse_head(&head, offset)
+            .map_err(|source| StoreError::Pack { path: path.to_owned(), source })
+    };
+    lines.map(read).collect()
+}
+
 /// The records of a pack in their order, found by their own heads: for a pack whose footer is
 /// damaged. Ends at the first thing that is no record.
 pub fn scan(io: &dyn Io, path: &Path) -> Result<Vec<FooterLine>, StoreError> {
@@ -186,6 +249,8 @@ pub fn scan(io: &dyn Io, path: &Path) -> Result<Vec<FooterLine>, StoreError> {
             record_bytes: u32::try_from(head.record_bytes()).expect("within a pack"),
             plain_bytes: head.plain_bytes,
             codec: head.codec,
+            depth: head.bases.depth,
+            base_count: u8::try_from(head.bases.chunks.len()).expect("parsed from one byte"),
         });
         offset = end;
     }
@@ -200,7 +265,7 @@ fn read_head(
     pack_bytes: u64,
 ) -> std::io::Result<Option<RecordHead>> {
     // The longest head of all, or what is left of the pack.
-    let most = pack::head_bytes(codec::CHUNK_BYTES_MAX) as u64;
+    let most = pack::HEAD_BYTES_MAX as u64;
     let room = pack_bytes.saturating_sub(offset).min(most);
     let mut head = vec![0; usize::try_from(room).expect("at most a head")];
     durable::read_exact_at(io, file, &mut head, offset)?;

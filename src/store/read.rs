@@ -5,6 +5,7 @@
 
 use std::collections::HashSet;
 use std::fs::File;
+use std::ops::Range;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -15,10 +16,10 @@ use super::Store;
 use super::catalog::Place;
 use super::error::StoreError;
 use super::packs;
-use crate::format::codec::{self, BLOCK_BYTES};
+use crate::format::codec::{self, BLOCK_BYTES, Bases, Codec};
 use crate::format::ids::{ChunkId, PackId};
 use crate::format::manifest::ChunkRef;
-use crate::format::pack::{self, RecordHead};
+use crate::format::pack::{self, FooterLine, RecordHead};
 use crate::sys::io as durable;
 
 /// Packs that are kept open.
@@ -29,7 +30,7 @@ const HEADS_MAX: usize = 16_384;
 const BLOCK_BYTES_TYPICAL: u64 = 64 << 10;
 
 /// Longest record: a chunk that did not shrink, and its head.
-const RECORD_BYTES_MAX: usize = codec::CHUNK_BYTES_MAX + pack::head_bytes(codec::CHUNK_BYTES_MAX);
+const RECORD_BYTES_MAX: usize = codec::CHUNK_BYTES_MAX + pack::HEAD_BYTES_MAX;
 
 type BlockKey = (ChunkId, u32);
 
@@ -136,8 +137,9 @@ impl Store {
         Ok(plain)
     }
 
-    /// A whole chunk as the pack has it now, past everything that is kept in memory.
-    pub(super) fn read_back(&self, chunk: &ChunkRef, place: Place) -> Result<Vec<u8>, StoreError> {
+    /// Checks, past everything that is kept in memory, that a chunk's record and those of its bases
+    /// are as they were written: their heads, and the checksums of their blocks.
+    pub(super) fn check_stored(&self, chunk: &ChunkRef, place: Place) -> Result<(), StoreError> {
         let damaged =
             |why: String| StoreError::ChunkDamaged { chunk: chunk.id, pack: place.pack, why };
         let path = self.layout.pack(&place.pack);
@@ -150,9 +152,21 @@ impl Store {
         if head.id != chunk.id || head.plain_bytes != chunk.bytes {
             return Err(damaged("another chunk is where it should be".to_owned()));
         }
-        let payload = &record[head.head_bytes()..];
-        codec::decode(head.codec, &head.blocks, payload, chunk.bytes as usize)
-            .map_err(|e| damaged(e.to_string()))
+        let mut rest = &record[head.head_bytes()..];
+        for block in &head.blocks {
+            let stored = rest.split_off(..block.stored_bytes as usize);
+            let stored = stored.ok_or_else(|| damaged("its record is cut off".to_owned()))?;
+            codec::check_block(block, stored).map_err(|e| damaged(e.to_string()))?;
+        }
+        for base in &head.bases.chunks {
+            match self.catalog.read().place(&base.id).map_err(StoreError::Catalog)? {
+                Some(of_base) if of_base.depth < head.bases.depth => {
+                    self.check_stored(base, of_base)?;
+                }
+                _ => return Err(damaged(format!("it needs chunk {}", base.id))),
+            }
+        }
+        Ok(())
     }
 
     /// One decoded block; concurrent readers of the same block decode it once.
@@ -161,23 +175,23 @@ impl Store {
             let found = self.find(chunk)?;
             match self.read_block(&found, index) {
                 Ok(block) => Ok(block),
-                Err(error) => self.read_block_elsewhere(chunk, index, &found, error),
+                Err(error) => self.read_block_elsewhere(chunk, index, (&found, u8::MAX), error),
             }
         })
     }
 
-    /// After damage: another pack may hold the same chunk. Gives the first error where none does.
+    /// After damage: another pack may hold the same chunk, less deep than `depth`. Gives the first error where none does.
     fn read_block_elsewhere(
         &self,
         chunk: &ChunkRef,
         index: u32,
-        found: &Found,
+        (found, depth): (&Found, u8),
         error: StoreError,
     ) -> Result<Arc<[u8]>, StoreError> {
         log::error!("{error}; looking for another copy");
         self.read.suspect(found.pack);
         self.read.heads.remove(&chunk.id);
-        match self.find_in_footers(chunk)? {
+        match self.find_in_footers(chunk, depth)? {
             Some(other) if other.pack != found.pack => {
                 let block = self.read_block(&other, index)?;
                 self.read.heads.insert(chunk.id, other);
@@ -203,10 +217,79 @@ impl Store {
             }
         })?;
         let plain_bytes = codec::block_plain_bytes(head.plain_bytes as usize, index);
+        let is_plain = block.stored_bytes as usize == plain_bytes;
+        let range = codec::base_range(head.codec, &head.bases, head.plain_bytes as usize, index);
+        let base = self.read_base(&head.bases, if is_plain { 0..0 } else { range })?;
         let mut plain = vec![0; plain_bytes];
-        codec::decode_block(head.codec, block, &stored, &mut plain)
+        codec::decode_block(head.codec, block, &stored, &base, &mut plain)
             .map_err(|error| damaged(error.to_string()))?;
         Ok(plain.into())
+    }
+
+    /// The plain bytes of all bases, one after the other.
+    pub(super) fn read_bases(&self, bases: &Bases) -> Result<Vec<u8>, StoreError> {
+        let bytes = bases.chunks.iter().map(|base| base.bytes as usize).sum();
+        self.read_base(bases, 0..bytes)
+    }
+
+    /// A range of the plain bytes of all bases. Recurses as deep as the bases are.
+    fn read_base(&self, bases: &Bases, range: Range<usize>) -> Result<Vec<u8>, StoreError> {
+        let mut found = Vec::with_capacity(range.len());
+        let mut start = 0;
+        for base in &bases.chunks {
+            let end = start + base.bytes as usize;
+            let (from, to) = (range.start.max(start), range.end.min(end));
+            let mut at = from;
+            while at < to {
+                let index = u32::try_from((at - start) / BLOCK_BYTES).expect("within a chunk");
+                let block = self.base_block(base, index, bases.depth)?;
+                let skip = (at - start) % BLOCK_BYTES;
+                let count = (block.len() - skip).min(to - at);
+                found.extend_from_slice(&block[skip..skip + count]);
+                at += count;
+            }
+            start = end;
+        }
+        Ok(found)
+    }
+
+    /// A block of a base of what is `depth` deep (C2). Nobody waits for another here: two who decode
+    /// the same base both do it, and none can wait for itself.
+    fn base_block(&self, base: &ChunkRef, index: u32, depth: u8) -> Result<Arc<[u8]>, StoreError> {
+        let key = (base.id, index);
+        if let Some(block) = self.read.blocks.get(&key) {
+            return Ok(block);
+        }
+        let mut found = self.find(base)?;
+        if depth <= found.head.bases.depth {
+            // Another copy may be less deep; the catalog names only one.
+            found = self
+                .find_in_footers(base, depth)?
+                .ok_or(StoreError::ChunkMissing { chunk: base.id })?;
+        }
+        let block = match self.read_block(&found, index) {
+            Ok(block) => block,
+            Err(error) => self.read_block_elsewhere(base, index, (&found, depth), error)?,
+        };
+        self.read.blocks.insert(key, block.clone());
+        Ok(block)
+    }
+
+    /// The nearest chunk in the chain of `base`, itself first, that is less deep than `depth`; with
+    /// its depth. `None` where there is none, or it cannot be looked at: it is no base then.
+    pub(super) fn base_below(&self, base: &ChunkRef, depth: u8) -> Option<(ChunkRef, u8)> {
+        let mut base = *base;
+        loop {
+            let found = self.find(&base).ok().filter(|it| !self.read.is_suspect(&it.pack))?;
+            if found.head.bases.depth < depth {
+                return Some((base, found.head.bases.depth));
+            }
+            // Only a delta's base has the same length and stands for the same numbers.
+            match found.head.bases.chunks[..] {
+                [next] if found.head.codec == Codec::Delta => base = next,
+                _ => return None,
+            }
+        }
     }
 
     /// The record of a chunk: by the catalog, and by the packs' footers where that is wrong.
@@ -224,7 +307,7 @@ impl Store {
             Ok(found) => found,
             Err(error) => {
                 log::warn!("{error}; searching the packs");
-                match self.find_in_footers(chunk)? {
+                match self.find_in_footers(chunk, u8::MAX)? {
                     Some(found) => found,
                     None => return Err(self.why_not_found(chunk, error)),
                 }
@@ -253,7 +336,8 @@ impl Store {
             return Err(damaged("it has another length than the manifest says"));
         }
         let file = self.pack_file(&place.pack)?;
-        let mut bytes = vec![0; pack::head_bytes(place.plain_bytes as usize)];
+        let base_count = usize::from(place.base_count);
+        let mut bytes = vec![0; pack::head_bytes(place.plain_bytes as usize, base_count)];
         let offset = u64::from(place.offset);
         durable::read_exact_at(&*self.io, &file, &mut bytes, offset)
             .map_err(|error| damaged(&format!("its head cannot be read: {error}")))?;
@@ -264,8 +348,13 @@ impl Store {
         Ok(Arc::new(Found { pack: place.pack, offset, head }))
     }
 
-    /// Looks through all packs that are not suspect, then through those that are. Slow, and rare.
-    fn find_in_footers(&self, chunk: &ChunkRef) -> Result<Option<Arc<Found>>, StoreError> {
+    /// A record less deep than `depth`: looks through all packs that are not suspect, then through
+    /// those that are. Slow, and rare.
+    fn find_in_footers(
+        &self,
+        chunk: &ChunkRef,
+        depth: u8,
+    ) -> Result<Option<Arc<Found>>, StoreError> {
         let mut ids: Vec<_> = packs::list(&*self.io, &self.layout)?;
         ids.sort_by_key(|(id, _)| self.read.is_suspect(id));
         for (id, _) in ids {
@@ -273,7 +362,8 @@ impl Store {
             let lines = packs::read_footer(&*self.io, &path)
                 .or_else(|_| packs::scan(&*self.io, &path))
                 .unwrap_or_default();
-            for line in lines.iter().filter(|line| line.id == chunk.id) {
+            let wanted = |line: &&FooterLine| line.id == chunk.id && line.depth < depth;
+            for line in lines.iter().filter(wanted) {
                 if let Ok(found) = self.load_head(chunk, Place::of(id, line)) {
                     return Ok(Some(found));
                 }

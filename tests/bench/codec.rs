@@ -72,7 +72,7 @@ fn ours(plain: &[u8], elements: Elements) -> String {
             let mut at = 0;
             for block in &chunk.blocks {
                 let next = at + block.stored_bytes as usize;
-                codec::decode_block(chunk.codec, block, &chunk.payload[at..next], &mut back)
+                codec::decode_block(chunk.codec, block, &chunk.payload[at..next], &[], &mut back)
                     .expect("the block was just encoded");
                 at = next;
                 black_box(&back);

@@ -132,6 +132,19 @@ impl Tree {
         self.entries[directory.at()].node = Node::Directory { first, count };
     }
 
+    /// Says what a file holds, before its chunks are known: `set_file` follows.
+    pub fn set_content(
+        &mut self,
+        file: EntryIndex,
+        executable: bool,
+        digest: BlobDigest,
+        bytes: u64,
+    ) {
+        let (chunk_first, chunk_count) = (0, 0);
+        let entry = FileEntry { executable, bytes, digest, chunk_first, chunk_count };
+        self.entries[file.at()].node = Node::File(entry);
+    }
+
     /// Says what a file holds. Files may be set in any order, each once.
     pub fn set_file(
         &mut self,
