@@ -11,7 +11,7 @@ use fastcdc::v2020::FastCDC;
 
 use crate::format::config::Chunking;
 
-pub use segments::{Cut, Segment, TENSOR_CHUNK_BYTES, segments};
+pub use segments::{Cut, SMALL_BYTES, Segment, TENSOR_CHUNK_BYTES, segments};
 
 /// Cuts a stream into pieces where its content decides.
 ///

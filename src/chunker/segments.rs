@@ -7,10 +7,11 @@ use crate::format::codec::Elements;
 
 /// A tensor is cut into chunks of this many bytes; its last may be shorter.
 pub const TENSOR_CHUNK_BYTES: u64 = 1 << 20;
-/// Tensors smaller than this are cut together with their small neighbours.
-const SMALL_BYTES: u64 = 64 << 10;
-/// Neighbours have at most this between them: padding, or the header of an archive's member.
-const GAP_BYTES_MAX: u64 = 512;
+/// Tensors smaller than this are cut together with what is around them.
+pub const SMALL_BYTES: u64 = 16 << 10;
+/// What lies between small tensors, before or behind them is cut with them if it has at most this
+/// many bytes: padding, the header of an archive's member, the nodes of a graph.
+const GAP_BYTES_MAX: u64 = 4 << 10;
 
 /// How a segment is cut.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -29,18 +30,11 @@ pub struct Segment {
     pub elements: Elements,
 }
 
-impl Segment {
-    /// What the bytes are `offset` bytes from its start.
-    pub fn elements_at(&self, offset: u64) -> Elements {
-        self.elements.at(offset)
-    }
-}
-
 /// The segments of a file of `file_bytes` with tensors at these places; together they are the file.
 ///
 /// `tensors` are sorted, apart from each other, and within the file. A large tensor is a segment.
-/// Small ones that follow one another are segments of at most [`TENSOR_CHUNK_BYTES`], of mixed
-/// elements where they differ or something lies between them. All else is cut by its content.
+/// Small ones and the short gaps around them are segments of at most [`TENSOR_CHUNK_BYTES`], of mixed
+/// elements where those differ or there is a gap. All else is cut by its content.
 /// Equal tables give equal segments for ever, as stored versions rely on.
 pub fn segments(tensors: &[(Range<u64>, Elements)], file_bytes: u64) -> Vec<Segment> {
     let mut found = Vec::new();
@@ -48,21 +42,46 @@ pub fn segments(tensors: &[(Range<u64>, Elements)], file_bytes: u64) -> Vec<Segm
     let mut rest = tensors.iter().filter(|(bytes, _)| !bytes.is_empty()).peekable();
     while let Some((bytes, elements)) = rest.next() {
         assert!(end <= bytes.start && bytes.end <= file_bytes, "tensors are sorted and inside");
-        push_content(&mut found, end..bytes.start);
         let mut segment = Segment { bytes: bytes.clone(), cut: Cut::Fixed, elements: *elements };
         if length(bytes) < SMALL_BYTES {
+            segment.take_gap(end..bytes.start);
             while let Some((next, of)) = rest.next_if(|(next, _)| joins(&segment.bytes, next)) {
                 if next.start != segment.bytes.end || *of != segment.elements {
                     segment.elements = Elements::Mixed;
                 }
                 segment.bytes.end = next.end;
             }
+            let next = rest.peek().map_or(file_bytes, |(next, _)| next.start);
+            segment.take_gap(segment.bytes.end..next);
         }
+        push_content(&mut found, end..segment.bytes.start);
         end = segment.bytes.end;
         found.push(segment);
     }
     push_content(&mut found, end..file_bytes);
     found
+}
+
+impl Segment {
+    /// What the bytes are `offset` bytes from its start.
+    pub fn elements_at(&self, offset: u64) -> Elements {
+        self.elements.at(offset)
+    }
+
+    /// Whether it is more than the numbers of one tensor.
+    pub fn is_varied(&self) -> bool {
+        matches!(self.elements, Elements::Unknown | Elements::Mixed)
+    }
+
+    /// Takes in what is before or behind it, if that is short and there is room.
+    fn take_gap(&mut self, gap: Range<u64>) {
+        let bytes = length(&gap);
+        let room = TENSOR_CHUNK_BYTES - length(&self.bytes);
+        if 0 < bytes && bytes <= GAP_BYTES_MAX.min(room) {
+            self.elements = Elements::Mixed;
+            self.bytes = self.bytes.start.min(gap.start)..self.bytes.end.max(gap.end);
+        }
+    }
 }
 
 /// Whether a small tensor is cut together with those before it.
@@ -107,18 +126,28 @@ mod tests {
             "0-100 Content Unknown, 100-3000000 Fixed F32, 3000000-3000001 Content Unknown",
         );
         let small = [(8..108, f32), (108..208, f32), (208..308, f32)];
-        check(&small, 308, "0-8 Content Unknown, 8-308 Fixed F32");
+        check(&small, 308, "0-308 Fixed Mixed");
+        let header = [(8192..8292, f32), (8292..8392, f32)];
+        check(&header, 8392, "0-8192 Content Unknown, 8192-8392 Fixed F32");
         let mixed = [(0..100, f32), (100..200, Elements::F16)];
         check(&mixed, 200, "0-200 Fixed Mixed");
-        let padded = [(0..100, f32), (128..200, f32), (200..200, f32), (800..900, f32)];
-        check(&padded, 900, "0-200 Fixed Mixed, 200-800 Content Unknown, 800-900 Fixed F32");
-        let beside = [(0..100, f32), (100..100_000, f32), (100_000..100_100, f32)];
-        check(&beside, 100_100, "0-100 Fixed F32, 100-100000 Fixed F32, 100000-100100 Fixed F32");
-        let many: Vec<_> = (0..40).map(|n| (n * 60_000..(n + 1) * 60_000, f32)).collect();
+        let padded = [(0..100, f32), (128..200, f32), (200..200, f32), (4297..4400, f32)];
+        check(
+            &padded,
+            9000,
+            "0-200 Fixed Mixed, 200-4297 Content Unknown, 4297-4400 Fixed F32, 4400-9000 Content Unknown",
+        );
+        let beside = [(50..100, f32), (100..100_000, f32), (100_040..100_100, f32)];
+        check(
+            &beside,
+            100_120,
+            "0-100 Fixed Mixed, 100-100000 Fixed F32, 100000-100120 Fixed Mixed",
+        );
+        let many: Vec<_> = (0..160).map(|n| (n * 15_000..(n + 1) * 15_000, f32)).collect();
         check(
             &many,
             2_400_000,
-            "0-1020000 Fixed F32, 1020000-2040000 Fixed F32, 2040000-2400000 Fixed F32",
+            "0-1035000 Fixed F32, 1035000-2070000 Fixed F32, 2070000-2400000 Fixed F32",
         );
     }
 }

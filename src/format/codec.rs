@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::frame::{self, Effort};
+use super::ids::DIGEST_BYTES;
 use super::manifest::ChunkRef;
 use super::planes;
 
@@ -28,11 +29,13 @@ const PROBE_BYTES: usize = 16 << 10;
 const PROBE_PERCENT: usize = 98;
 /// Where differences make less than this part of 100 of what the chunk makes alone, they are taken:
 /// whoever reads it then reads the base too.
-const DELTA_PERCENT: usize = 94;
+const DELTA_PERCENT: usize = 98;
 /// Most chunks that one chunk is encoded against.
 pub const BASE_COUNT_MAX: usize = 16;
 /// Plain bytes of all bases of one chunk.
 pub const BASE_BYTES_MAX: usize = 16 << 20;
+/// One line of the table of bases in the head of a record.
+pub(super) const BASE_LINE_BYTES: usize = DIGEST_BYTES + 4;
 /// Longest chain of bases that is read.
 pub const DEPTH_MAX: u8 = 8;
 
@@ -78,6 +81,13 @@ pub struct Bases {
     pub depth: u8,
     /// In the order in which the codec takes them.
     pub chunks: Vec<ChunkRef>,
+}
+
+impl Bases {
+    /// Bytes that they take in the head of a record.
+    pub fn bytes(&self) -> usize {
+        BASE_LINE_BYTES * self.chunks.len()
+    }
 }
 
 /// What the bytes of a chunk are, as far as its file tells. Decoding does not need it.

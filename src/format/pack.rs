@@ -8,7 +8,8 @@
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::codec::{
-    BASE_COUNT_MAX, Bases, Block, CHUNK_BYTES_MAX, Codec, CodecError, Encoded, block_count,
+    BASE_COUNT_MAX, BASE_LINE_BYTES, Bases, Block, CHUNK_BYTES_MAX, Codec, CodecError, Encoded,
+    block_count,
 };
 use super::ids::{ChunkId, DIGEST_BYTES};
 use super::manifest::ChunkRef;
@@ -26,8 +27,6 @@ const RECORD_MAGIC: [u8; 4] = *b"MFSR";
 const RECORD_FIXED_BYTES: usize = 56;
 /// One line of the block table.
 const BLOCK_LINE_BYTES: usize = 12;
-/// One line of the table of bases.
-const BASE_LINE_BYTES: usize = DIGEST_BYTES + 4;
 /// The longest head of all.
 pub const HEAD_BYTES_MAX: usize = head_bytes(CHUNK_BYTES_MAX, BASE_COUNT_MAX);
 /// One line of the footer.

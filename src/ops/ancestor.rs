@@ -13,9 +13,10 @@ use std::sync::{Arc, OnceLock};
 use serde_json::Value;
 
 use super::Workspace;
+use crate::chunker::SMALL_BYTES;
 use crate::format::ids::ChunkId;
 use crate::format::manifest::{
-    ChunkRef, EntryIndex, FileEntry, FileTensors, METADATA_NAME, Manifest, Node,
+    ChunkRef, EntryIndex, FileEntry, FileTensors, METADATA_NAME, Manifest, Node, TensorLine,
 };
 use crate::format::names::ModelName;
 use crate::inspect::Tensor;
@@ -92,15 +93,15 @@ impl<'a> Ancestor<'a> {
         Self { workspace, manifest, paths, starts, tables, tensors, sha256 }
     }
 
-    /// The chunk of `bytes` that starts `offset` bytes into the tensor that is the same as `tensor`.
-    pub fn numbers(&self, tensor: &Tensor, offset: u64, bytes: u64) -> Like {
+    /// The chunk of a piece at `place` of a file, as it lies to the tensor that is the same there as
+    /// `tensor`, near the piece, is here.
+    pub fn numbers(&self, tensor: &Tensor, place: Range<u64>) -> Option<ChunkRef> {
         let key = (tensor.name.clone(), tensor.dtype.to_string().into(), tensor.shape.clone());
-        let found = self.tensors.get(&key).and_then(|(file, start)| {
-            let index = self.starts.get(file)?.binary_search(&(start + offset)).ok()?;
-            let chunk = self.chunks(*file)?.get(index)?;
-            (u64::from(chunk.bytes) == bytes).then_some(*chunk)
-        });
-        found.map_or(Like::Nothing, Like::Numbers)
+        let (file, start) = self.tensors.get(&key)?;
+        let start = (start + place.start).checked_sub(tensor.bytes.start)?;
+        let index = self.starts.get(file)?.binary_search(&start).ok()?;
+        let chunk = self.chunks(*file)?.get(index)?;
+        (u64::from(chunk.bytes) == place.end - place.start).then_some(*chunk)
     }
 
     /// The file of the same path, if it has as many `bytes`.
@@ -116,14 +117,16 @@ impl<'a> Ancestor<'a> {
         Some(Known { file, chunks, table, sha256 })
     }
 
-    /// The chunks of the file that is likely an earlier form of that at `path`, without its tensors.
-    pub fn trail(&self, path: &Path) -> Option<Trail> {
+    /// The chunks of the file that is likely an earlier form of that at `path`, of as many `bytes`,
+    /// without those of its large tensors.
+    pub fn trail(&self, path: &Path, bytes: u64) -> Option<Trail> {
         let same = self.paths.get(path.as_os_str().as_bytes()).copied();
-        let index = same.or_else(|| self.only_of_kind(path.extension()?))?;
+        let index = same.or_else(|| self.nearest_of_kind(path.extension()?, bytes))?;
         let tensors = self.tables.get(&index).map_or(&[][..], |table| &table.tensors);
+        let is_large = |tensor: &TensorLine| SMALL_BYTES <= tensor.bytes.end - tensor.bytes.start;
         let is_content = |start: u64| {
             let next = tensors.partition_point(|tensor| tensor.bytes.end <= start);
-            tensors.get(next).is_none_or(|tensor| start < tensor.bytes.start)
+            tensors.get(next).is_none_or(|it| start < it.bytes.start || !is_large(it))
         };
         let places = starts_of(&self.manifest, index).into_iter().zip(self.chunks(index)?);
         let places: Vec<_> = places
@@ -134,12 +137,19 @@ impl<'a> Ancestor<'a> {
         Some(Trail { places, by_id, at: 0 })
     }
 
-    /// The file with this extension, where there is just one.
-    fn only_of_kind(&self, extension: &OsStr) -> Option<EntryIndex> {
+    /// The file with this extension whose length is the nearest.
+    fn nearest_of_kind(&self, extension: &OsStr, bytes: u64) -> Option<EntryIndex> {
         let is_same =
             |path: &[u8]| Path::new(OsStr::from_bytes(path)).extension() == Some(extension);
-        let mut found = self.paths.iter().filter(|(path, _)| is_same(path));
-        found.next().map(|(_, index)| *index).filter(|_| found.next().is_none())
+        let of_kind = self.paths.iter().filter(|(path, _)| is_same(path));
+        let length = |index: EntryIndex| match &self.manifest.entry(index).node {
+            Node::File(file) => file.bytes,
+            Node::Directory { .. } | Node::Symlink { .. } => 0,
+        };
+        // The path decides between equals, so that equal input has equal chunks.
+        of_kind
+            .min_by_key(|(path, index)| (length(**index).abs_diff(bytes), *path))
+            .map(|(_, index)| *index)
     }
 
     fn chunks(&self, index: EntryIndex) -> Option<&[ChunkRef]> {

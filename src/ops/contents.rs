@@ -244,7 +244,7 @@ impl Reading<'_, '_, '_> {
         let plan = self.external.plan_of(&file.path, opened, file.bytes);
         let plan = plan.map_err(|e| OpsError::file("read", &file.path, e))?;
         let chunking = self.workspace.store.config().chunking;
-        let mut trail = self.ancestor.and_then(|ancestor| ancestor.trail(&file.path));
+        let mut trail = self.ancestor.and_then(|ancestor| ancestor.trail(&file.path, file.bytes));
         let mut reader = Interruptible(opened);
         let (mut blake3, mut own) = (blake3::Hasher::new(), Vec::new());
         let (mut bytes, mut pieces) = (0_u64, None);
@@ -252,25 +252,27 @@ impl Reading<'_, '_, '_> {
             if let Some(trail) = trail.as_mut().filter(|_| plan.has_tensors()) {
                 trail.seek(segment.bytes.start);
             }
-            let tensor = plan.tensor_at(segment.bytes.start);
+            let tensor = plan.first_tensor(segment);
             let mut pieces_of = PiecesOf::new(&mut reader, segment, chunking);
             let fail = |e| OpsError::file("read", &file.path, e);
             while let Some(plain) = pieces_of.next(self.writer.room()).map_err(fail)? {
                 blake3.update(&plain);
                 own.extend(plan.digests_within(bytes, &plain));
-                let offset = bytes - segment.bytes.start;
-                let like = match (self.ancestor, tensor, &mut trail) {
-                    (Some(ancestor), Some(tensor), _) => {
-                        ancestor.numbers(tensor, offset, plain.len() as u64)
-                    }
-                    (_, None, Some(trail)) => trail.next(&plain),
-                    _ => Like::Nothing,
+                let place = bytes..bytes + plain.len() as u64;
+                let numbers = self
+                    .ancestor
+                    .zip(tensor)
+                    .and_then(|(ancestor, tensor)| ancestor.numbers(tensor, place.clone()));
+                let like = match (numbers, &mut trail) {
+                    (Some(chunk), _) => Like::Numbers(chunk),
+                    (None, Some(trail)) if segment.is_varied() => trail.next(&plain),
+                    (None, _) => Like::Nothing,
                 };
+                let elements = segment.elements_at(place.start - segment.bytes.start);
                 bytes += plain.len() as u64;
                 self.progress.advance(plain.len() as u64);
                 let plain = Arc::new(plain);
                 self.hasher.update(&plain);
-                let elements = segment.elements_at(offset);
                 let index = self.writer.put(Piece { plain, elements, like })?;
                 pieces.get_or_insert(index..index).end = index + 1;
             }

@@ -10,7 +10,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use crate::chunker::{Segment, TENSOR_CHUNK_BYTES, segments};
+use crate::chunker::{Cut, Segment, TENSOR_CHUNK_BYTES, segments};
 use crate::format::codec::{Elements, Structs};
 use crate::format::ids::TensorDigest;
 use crate::format::manifest::{
@@ -101,15 +101,13 @@ impl FilePlan {
         self.table.as_ref().is_some_and(|table| !table.tensors.is_empty())
     }
 
-    /// The tensor that starts there, if it has bytes.
-    pub fn tensor_at(&self, start: u64) -> Option<&Tensor> {
+    /// The first tensor with bytes that starts within a segment that is not cut by its content.
+    pub fn first_tensor(&self, segment: &Segment) -> Option<&Tensor> {
         let tensors = &self.table.as_ref()?.tensors;
-        // An empty one may stand before it.
-        let first = tensors.partition_point(|tensor| tensor.bytes.start < start);
-        tensors[first..]
-            .iter()
-            .find(|it| start < it.bytes.start || !it.bytes.is_empty())
-            .filter(|tensor| tensor.bytes.start == start)
+        let first = tensors.partition_point(|tensor| tensor.bytes.start < segment.bytes.start);
+        let mut within =
+            tensors[first..].iter().take_while(|it| it.bytes.start < segment.bytes.end);
+        within.find(|tensor| segment.cut == Cut::Fixed && !tensor.bytes.is_empty())
     }
 
     /// The digests of the tensors that lie within the piece at `start` of the file together with

@@ -26,6 +26,9 @@ use crate::sys::io::{self as durable, Put};
 /// Longest chain of bases that is written. Measured on fine-tuned models: 1 costs 7 to 9 % more
 /// bytes than 4, and more than 4 gains nothing that is worth reading one more base.
 const DEPTH_MAX: u8 = 4;
+/// Where a chunk with others before it takes less than this part of 100 of what it takes alone, it
+/// is stored so.
+const PATCH_PERCENT: usize = 95;
 /// Pieces that go to a worker together: many small ones would only wake it.
 const BATCH_BYTES: usize = 256 << 10;
 const BATCH_PIECES: usize = 128;
@@ -141,7 +144,7 @@ impl Store {
         // What is stored anew stands alone: a base might need the very chunk that is damaged (C2).
         let against = match (&piece.like, found) {
             (Like::Numbers(base), Found::Nothing) => self.encode_delta(plain, piece.elements, base),
-            (Like::Bytes(bases), Found::Nothing) => self.encode_patch(plain, bases),
+            (Like::Bytes(bases), Found::Nothing) => self.encode_patch(piece, bases),
             (Like::Nothing, _) | (_, Found::Damaged) => None,
         };
         let (encoded, bases, base) = against.unwrap_or_else(|| {
@@ -178,8 +181,8 @@ impl Store {
         (encoded.codec == codec::Codec::Delta).then_some((encoded, bases, base_plain))
     }
 
-    /// The chunk with `bases` before it, where that takes less than the chunk alone.
-    fn encode_patch(&self, plain: &[u8], bases: &[ChunkRef]) -> Option<(Encoded, Bases, Vec<u8>)> {
+    /// The chunk with `bases` before it, where that takes enough less than the chunk alone.
+    fn encode_patch(&self, piece: &Piece, bases: &[ChunkRef]) -> Option<(Encoded, Bases, Vec<u8>)> {
         let (mut depth, mut chunks, mut prefix) = (0, Vec::new(), Vec::new());
         for base in bases.iter().take(BASE_COUNT_MAX) {
             let Some((base, of_base)) = self.base_below(base, DEPTH_MAX) else { continue };
@@ -193,8 +196,13 @@ impl Store {
         if chunks.is_empty() {
             return None;
         }
-        let encoded = codec::encode_patch(plain, &prefix);
-        (encoded.codec == codec::Codec::Patch).then_some((encoded, Bases { depth, chunks }, prefix))
+        let encoded = codec::encode_patch(&piece.plain, &prefix);
+        let alone = codec::encode(&piece.plain, piece.elements);
+        let bases = Bases { depth, chunks };
+        if alone.payload.len() * PATCH_PERCENT < (encoded.payload.len() + bases.bytes()) * 100 {
+            return Some((alone, Bases::default(), Vec::new()));
+        }
+        Some((encoded, bases, prefix))
     }
 
     /// Makes a manifest durable under its name.
