@@ -154,10 +154,24 @@ pub struct History {
     pub verify: bool,
 }
 
-/// Show how much is stored, and in how little
+/// Show how much is stored, in how little, and why
+///
+/// Of the whole store, or of one version.
 #[derive(Args, Debug, PartialEq)]
-#[command(after_help = "Example:\n  modelfs stats")]
-pub struct Stats {}
+#[command(after_help = "Examples:
+  modelfs stats
+  modelfs stats churn/prod --files
+
+A chunk that is in several places is divided among them evenly, so that files, dtypes and codecs each
+add up to the whole.")]
+pub struct Stats {
+    /// A version: MODEL, MODEL/vN or MODEL/ALIAS; without one, the store
+    #[arg(value_name = "REF")]
+    pub reference: Option<Reference>,
+    /// Show what each file and each dtype takes
+    #[arg(long)]
+    pub files: bool,
+}
 
 /// Show how the store is doing and who serves it
 #[derive(Args, Debug, PartialEq)]
@@ -363,7 +377,7 @@ mod tests {
         check("list churn", Command::List(List { model: Some(model()) }));
         check("show churn/prod/", Command::Show(Show { reference: reference("churn/prod") }));
         check("history --verify", Command::History(History { model: None, verify: true }));
-        check("stats", Command::Stats(Stats {}));
+        check("stats", Command::Stats(Stats { reference: None, files: false }));
         check("verify --read-data", Command::Verify(Verify { read_data: true }));
         let (alias, message) = (prod(), "a".to_owned());
         check(

@@ -189,7 +189,9 @@ fn manifest_text(value: &Value) -> String {
     for entry in rows(&value["entries"]).filter(|entry| !entry["format"].is_null()) {
         let (path, format) = (text_of(&entry["file"]), text_of(&entry["format"]));
         text += &format!("\n{} ({format})\n", printable(&path));
-        text += &tensor_text(&entry["tensors"]);
+        if rows(&entry["tensors"]).next().is_some() {
+            text += &tensor_text(&entry["tensors"]);
+        }
     }
     text
 }

@@ -11,6 +11,7 @@ pub mod failure;
 mod mount;
 mod progress;
 mod render;
+mod stats;
 mod table;
 mod umount;
 mod usage;

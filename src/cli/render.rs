@@ -2,12 +2,12 @@
 
 use serde_json::Value;
 
+use super::stats;
 use super::table::{Align, Table, bytes, count, pairs, printable, time};
 use crate::format::record::{Actor, Move};
 use crate::ops::{
     AliasSummary, CatalogReport, Damage, ExportReport, HistoryReport, ModelSummary, RepairReport,
-    Report, RetargetReport, SnapshotReport, StatsReport, StatusReport, VerifyReport,
-    VersionSummary,
+    Report, RetargetReport, SnapshotReport, StatusReport, VerifyReport, VersionSummary,
 };
 
 /// Most lines of a message in a table.
@@ -21,7 +21,7 @@ pub fn text(report: &Report) -> String {
         Report::Versions { versions, .. } => version_table(versions),
         Report::Version { summary, metadata } => version(summary, metadata),
         Report::History(report) => history(report),
-        Report::Stats(report) => stats(report),
+        Report::Stats(report) => stats::text(report),
         Report::Status(report) => status(report),
         Report::Retarget(report) => retarget(report),
         Report::Aliases { model, aliases } => alias_table(model.as_str(), aliases),
@@ -254,29 +254,6 @@ fn move_line(step: &Move) -> String {
         (Some(from), None) => format!("{model}/{alias} removed (was {from})"),
         (None, None) => format!("{model}/{alias} unchanged"),
     }
-}
-
-fn stats(report: &StatsReport) -> String {
-    let kept = report.pack_bytes + report.manifest_bytes + report.history_bytes;
-    let ratio = match report.logical_bytes {
-        0 => String::new(),
-        logical => {
-            format!(" ({:.1} % of what the versions hold)", kept as f64 / logical as f64 * 100.0)
-        }
-    };
-    pairs(&[
-        ("models", report.models.to_string()),
-        ("versions", report.versions.to_string()),
-        ("files", format!("{}, {}", report.files, bytes(report.logical_bytes))),
-        ("distinct", format!("{}, {}", count(report.chunks, "chunk"), bytes(report.unique_bytes))),
-        ("stored", format!("{}{ratio}", bytes(kept))),
-        ("  packs", format!("{}, {}", report.packs, bytes(report.pack_bytes))),
-        ("  manifests", bytes(report.manifest_bytes)),
-        (
-            "  history",
-            format!("{}, {}", count(report.records, "record"), bytes(report.history_bytes)),
-        ),
-    ])
 }
 
 fn status(report: &StatusReport) -> String {

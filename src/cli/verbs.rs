@@ -12,7 +12,7 @@ use super::failure::{failure_with_hint, of_config};
 use crate::format::names::{At, ModelName, Reference};
 use crate::ops::{
     ExportOptions, Failure, FailureKind, HistoryOptions, PromoteOptions, Request, RollbackOptions,
-    SnapshotOptions, Source, VerifyOptions,
+    SnapshotOptions, Source, StatsOptions, VerifyOptions,
 };
 
 /// The request that a command stands for; `None` for those that are more than one verb.
@@ -33,7 +33,9 @@ pub fn request(command: &Command) -> Result<Option<Request>, Failure> {
             model: history.model.clone(),
             verify: history.verify,
         }),
-        Command::Stats(_) => Request::Stats,
+        Command::Stats(stats) => {
+            Request::Stats(StatsOptions { reference: stats.reference.clone(), files: stats.files })
+        }
         Command::Status(_) => Request::Status,
         Command::Promote(promote) => Request::Promote(PromoteOptions {
             reference: promote.reference.clone(),
@@ -142,6 +144,10 @@ mod tests {
         check("debug pack ab", Value::Null);
         check("debug catalog", json!({"verb": "debug_catalog"}));
         check("list", json!({"verb": "list", "options": {"model": null}}));
+        check(
+            "stats churn --files",
+            json!({"verb": "stats", "options": {"reference": "churn/latest", "files": true}}),
+        );
         let rollback = |to: &str| {
             json!({"verb": "rollback", "options":
             {"model": "churn", "alias": "prod", "to": to, "message": ""}})

@@ -152,7 +152,7 @@ mod tests {
     #[test]
     fn a_request_is_its_line_and_back() {
         let list = Ask::Verb(Request::List { model: Some("churn".parse().unwrap()) });
-        for ask in [Ask::Unmount, Ask::Verb(Request::Stats), list] {
+        for ask in [Ask::Unmount, Ask::Verb(Request::Status), list] {
             let envelope = Envelope { protocol: PROTOCOL, ask };
             let mut line = Vec::new();
             write_line(&mut line, &envelope, REQUEST_BYTES_MAX).unwrap();

@@ -20,6 +20,7 @@ mod run;
 mod show;
 mod snapshot;
 mod source;
+mod stats;
 mod tensors;
 mod verify;
 

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::format::codec::Codec;
 use crate::format::ids::{ManifestId, RecordDigest, TreeDigest};
 use crate::format::names::{AliasName, ModelName, VersionNumber};
 use crate::format::record::{Access, Actor, Move};
@@ -77,23 +78,116 @@ pub struct RetargetReport {
     pub seq: Option<u64>,
 }
 
-/// Sizes of a store.
+/// Sizes of a store, or of one version: how much is in it, and how little it takes.
+///
+/// `logical_bytes` less what duplicates and codecs save is `stored_bytes`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StatsReport {
+    /// `churn/v7`; `None`: the whole store.
+    pub version: Option<String>,
     pub models: u64,
     pub versions: u64,
+    /// Of all versions, `metadata.json` among them.
     pub files: u64,
-    /// Bytes of all files of all versions.
+    /// Bytes of those files.
     pub logical_bytes: u64,
-    /// Bytes of the distinct chunks, decoded.
-    pub unique_bytes: u64,
-    /// Bytes of the packs.
-    pub pack_bytes: u64,
-    pub manifest_bytes: u64,
-    pub history_bytes: u64,
-    pub packs: u64,
+    /// Distinct chunks of those files.
     pub chunks: u64,
+    /// Their bytes, decoded.
+    pub unique_bytes: u64,
+    /// Their bytes in the packs, heads too.
+    pub stored_bytes: u64,
+    /// By storing a chunk once that is in several places.
+    pub duplicates_saved_bytes: u64,
+    /// By how chunks are stored; less than 0 where heads take more than that gains.
+    pub codecs_saved_bytes: i64,
+    /// Chunks that the catalog does not know: `verify` says more.
+    pub missing_chunks: u64,
+    /// By codec, those that occur.
+    pub codecs: Vec<CodecStats>,
+    /// Of the whole store: what its files take.
+    #[serde(flatten)]
+    pub disk: Option<DiskStats>,
+    /// Of a version: what it shares.
+    pub sharing: Option<SharingStats>,
+    /// Where asked for.
+    pub contents: Option<ContentStats>,
+}
+
+/// Chunks stored by one codec.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CodecStats {
+    pub codec: Codec,
+    pub chunks: u64,
+    pub plain_bytes: u64,
+    pub stored_bytes: u64,
+}
+
+/// What the files of a store take. Drafts are left out.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DiskStats {
+    pub packs: u64,
+    pub pack_bytes: u64,
+    /// Chunks in the packs that no version has, and their bytes there.
+    pub unused_chunks: u64,
+    pub unused_bytes: u64,
+    pub manifest_bytes: u64,
     pub records: u64,
+    pub history_bytes: u64,
+    /// May be deleted at any time, as may the next.
+    pub catalog_bytes: u64,
+    pub hot_bytes: u64,
+}
+
+/// What a version has in common with all others of the store.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SharingStats {
+    /// Chunks that no other version has.
+    pub own: ShareStats,
+    pub shared: ShareStats,
+    pub manifest_bytes: u64,
+}
+
+/// Some distinct chunks.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ShareStats {
+    pub chunks: u64,
+    pub plain_bytes: u64,
+    pub stored_bytes: u64,
+}
+
+/// What the stored bytes are spent on. A chunk in several places is divided among those evenly, so
+/// that each list adds up to the whole.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ContentStats {
+    /// In the order of their paths.
+    pub files: Vec<FileStats>,
+    /// The largest first.
+    pub dtypes: Vec<DtypeStats>,
+}
+
+/// One file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FileStats {
+    /// Within the version; of the whole store with the version before it.
+    pub path: String,
+    /// `safetensors`, …; `None` where it has no tensor table.
+    pub format: Option<String>,
+    pub tensors: u64,
+    pub bytes: u64,
+    pub stored_bytes: u64,
+    /// `chunks` are its own, however often.
+    pub codecs: Vec<CodecStats>,
+}
+
+/// All tensors of one dtype.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DtypeStats {
+    /// `None`: what is in no tensor.
+    pub dtype: Option<String>,
+    pub tensors: u64,
+    pub bytes: u64,
+    pub stored_bytes: u64,
 }
 
 /// How a store is doing.
@@ -217,7 +311,7 @@ pub enum Report {
         metadata: Value,
     },
     History(HistoryReport),
-    Stats(StatsReport),
+    Stats(Box<StatsReport>),
     Status(Box<StatusReport>),
     Retarget(RetargetReport),
     Aliases {

@@ -71,6 +71,14 @@ pub struct HistoryOptions {
     pub verify: bool,
 }
 
+/// Sizes of the store, or of one version.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct StatsOptions {
+    pub reference: Option<Reference>,
+    /// Say too what each file and each dtype takes.
+    pub files: bool,
+}
+
 /// One verb with its options.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "verb", content = "options", rename_all = "snake_case")]
@@ -83,7 +91,7 @@ pub enum Request {
         reference: Reference,
     },
     History(HistoryOptions),
-    Stats,
+    Stats(StatsOptions),
     Status,
     Promote(PromoteOptions),
     Rollback(RollbackOptions),

@@ -27,7 +27,7 @@ impl Workspace {
                 Report::Version { summary: Box::new(summary), metadata }
             }
             Request::History(options) => Report::History(self.history(context, &options)?),
-            Request::Stats => Report::Stats(self.stats()?),
+            Request::Stats(options) => Report::Stats(Box::new(self.stats(context, &options)?)),
             Request::Status => Report::Status(Box::new(self.status(context)?)),
             Request::Promote(options) => Report::Retarget(self.promote(context, &options)?),
             Request::Rollback(options) => Report::Retarget(self.rollback(context, &options)?),

@@ -1,10 +1,10 @@
-//! Looking: lists, one version, the history, sizes, how the store is doing.
+//! Looking: lists, one version, the history, how the store is doing.
 
 use serde_json::Value;
 
 use super::{
     AliasSummary, CatalogReport, Context, HistoryOptions, HistoryReport, ModelSummary, OpsError,
-    RepairReport, StatsReport, StatusReport, VersionSummary, Workspace, permit,
+    RepairReport, StatusReport, VersionSummary, Workspace, permit,
 };
 use crate::format::manifest::{EntryIndex, METADATA_NAME, Node};
 use crate::format::names::{LATEST, ModelName, Reference};
@@ -129,28 +129,6 @@ impl Workspace {
             verified = Some(found.seq >= head.seq);
         }
         Ok(HistoryReport { records, seq: head.seq, head: head.digest, verified })
-    }
-
-    /// Sizes of everything.
-    pub(super) fn stats(&self) -> Result<StatsReport, OpsError> {
-        let check = self.store.check_packs(false, |_| ())?;
-        let (packs, pack_bytes) = self.store.pack_totals()?;
-        let manifest_bytes = self.store.manifest_bytes()?;
-        let state = self.state();
-        let versions = || state.models().flat_map(|model| model.versions.values());
-        Ok(StatsReport {
-            models: state.models().len() as u64,
-            versions: versions().count() as u64,
-            files: versions().map(|version| version.files).sum(),
-            logical_bytes: versions().map(|version| version.bytes).sum(),
-            unique_bytes: check.chunks.values().map(|bytes| u64::from(*bytes)).sum(),
-            pack_bytes,
-            manifest_bytes,
-            history_bytes: state.records().bytes(),
-            packs,
-            chunks: check.chunks.len() as u64,
-            records: state.records().count(),
-        })
     }
 
     /// How the store is doing, with the snapshots of models that the caller may read; the daemon adds

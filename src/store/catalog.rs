@@ -140,6 +140,17 @@ impl Catalog {
         found.map(|bytes| Place::parse(&bytes)).transpose()
     }
 
+    /// Visits every chunk that the catalog knows.
+    pub fn places(&self, mut visit: impl FnMut(ChunkId, Place)) -> Result<(), CatalogError> {
+        let mut all = self.chunks.iter();
+        while let Some((key, value)) = guarded(|| all.next().transpose())? {
+            let id = <[u8; DIGEST_BYTES]>::try_from(&*key);
+            let id = id.map_err(|_| CatalogError::Value { what: "a chunk's id" })?;
+            visit(ChunkId(id), Place::parse(&value)?);
+        }
+        Ok(())
+    }
+
     /// Remembers a pack and its chunks.
     pub fn add_pack(
         &self,

@@ -66,17 +66,6 @@ impl Store {
         packs::list_named(&*self.io, &self.layout.manifests())
     }
 
-    /// Bytes of all manifests.
-    ///
-    /// # Errors
-    /// When they cannot be listed.
-    pub fn manifest_bytes(&self) -> Result<u64, StoreError> {
-        let paths = self.manifest_paths()?;
-        let bytes =
-            |path: &PathBuf| self.io.file_bytes(path).map_err(|e| StoreError::io("stat", path, e));
-        paths.iter().map(bytes).sum()
-    }
-
     /// Checks all packs; with `read_data` every byte of them. `advance` hears of bytes done.
     ///
     /// # Errors

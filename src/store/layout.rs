@@ -74,6 +74,11 @@ impl Layout {
         self.history().join(format!("{seq:0SEQ_DIGITS$}.json"))
     }
 
+    /// Whole plaintext files of versions: a cache that may be deleted at any time.
+    pub fn hot(&self) -> PathBuf {
+        self.root.join("hot")
+    }
+
     pub fn drafts(&self) -> PathBuf {
         self.root.join("draft")
     }

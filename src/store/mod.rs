@@ -13,6 +13,7 @@ mod history;
 mod layout;
 mod packs;
 mod read;
+mod usage;
 mod write;
 
 use std::path::Path;
@@ -32,12 +33,13 @@ use catalog::Catalog;
 use packs::FinishedPack;
 use read::ReadCache;
 
-pub use catalog::{CatalogCounts, CatalogError};
+pub use catalog::{CatalogCounts, CatalogError, Place};
 pub use check::{Finding, PackCheck};
 pub use error::StoreError;
 pub use history::{Head, History, Line};
 pub use layout::Layout;
 pub use packs::{list_named, name_of, read_footer, scan};
+pub use usage::DiskUsage;
 pub use write::{ChunkWriter, Like, Piece, Written};
 
 /// Largest manifest that is read: one of a million files with long names has about 150 MiB.

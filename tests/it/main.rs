@@ -25,6 +25,7 @@ mod permissions;
 mod refusals;
 mod semantics;
 mod semantics_draft;
+mod stats;
 mod tensors;
 mod tidy;
 mod tree;

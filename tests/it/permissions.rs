@@ -97,9 +97,12 @@ fn the_command_line_is_held_to_the_same_permissions() {
         &["rollback", "churn", "prod", "--to", "churn/v2"],
         &["alias", "remove", "churn", "prod"],
         &["history", "churn"],
+        &["stats", "churn"],
     ] {
         bench.cli_as(STRANGER, args).exits(3).says("churn");
     }
+    bench.cli_as(STRANGER, &["stats"]).ok();
+    bench.cli_as(STRANGER, &["stats", "--files"]).exits(3).says("the store");
     bench.cli_as(MEMBER, &["show", "churn/v1"]).ok();
     let refused = bench.cli_as(MEMBER, &["promote", "churn/v2", "prod"]).exits(3);
     assert!(refused.stderr.contains("churn") && refused.stderr.contains("write"), "{refused:?}");
