@@ -15,6 +15,7 @@ mod damage;
 mod draft;
 mod faults;
 mod full;
+mod fuzz;
 mod golden;
 mod hostile;
 mod kill;

@@ -108,7 +108,7 @@ impl<'a> ChunkStarts<'a> {
     }
 
     /// The chunks that are exactly `bytes`, if those are pieces of a tensor. Starts never fall.
-    fn pieces(&mut self, bytes: &Range<u64>) -> Option<&'a [ChunkRef]> {
+    pub fn pieces(&mut self, bytes: &Range<u64>) -> Option<&'a [ChunkRef]> {
         while self.start < bytes.start {
             let (first, rest) = self.rest.split_first()?;
             self.start += u64::from(first.bytes);
