@@ -13,9 +13,7 @@ use std::time::Instant;
 
 use jiff::{SignedDuration, Timestamp};
 use modelfs::format::record::Door;
-use modelfs::ops::{
-    Caller, Context, NoProgress, OpenOptions, SnapshotOptions, Source, Workspace,
-};
+use modelfs::ops::{Caller, Context, NoProgress, OpenOptions, SnapshotOptions, Source, Workspace};
 use modelfs::sys::identity;
 use modelfs::sys::io::{Io, Real};
 

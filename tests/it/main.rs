@@ -7,6 +7,7 @@ mod harness;
 mod syscalls;
 
 mod aliases;
+mod bases;
 mod busy;
 mod commands;
 mod control;
