@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::harness::{Bench, copy_tree, fixtures};
 
-const VERSIONS: [&str; 3] = ["churn/v1", "churn/v2", "odd/v1"];
+const VERSIONS: [&str; 5] = ["churn/v1", "churn/v2", "odd/v1", "tuned/v1", "tuned/v2"];
 
 fn golden() -> PathBuf {
     fixtures().with_file_name("format-v1")
