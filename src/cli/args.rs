@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand};
 use serde_json::Value;
 
 use super::config::STORE_VARIABLE;
+use super::size::parse_bytes;
 use crate::format::names::{AliasName, ModelName, Reference};
 
 /// Longest key of a metric, parameter or label, in bytes.
@@ -61,6 +62,7 @@ pub enum Command {
     Rollback(Rollback),
     Alias(Alias),
     Export(Export),
+    Warm(Warm),
     Verify(Verify),
     Repair(Repair),
     Debug(Debug),
@@ -81,6 +83,10 @@ pub struct Mount {
     /// Let other users in, as far as the owner, group and mode of each model say
     #[arg(long)]
     pub allow_other: bool,
+    /// Room for plain copies of files in use, such as 10G; 0 for none [default: a tenth of the disk, at
+    /// most 50G]
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
+    pub hot_bytes: Option<u64>,
     /// Set by `--background` for the process that it starts.
     #[arg(long, hide = true, conflicts_with = "background")]
     pub detached: bool,
@@ -253,6 +259,20 @@ pub struct Export {
     pub directory: PathBuf,
 }
 
+/// Make plain copies of a version's files, so that they are read as fast as any file
+///
+/// The copies are a cache within `--hot-bytes`: what was used least goes, versions with an alias last.
+/// Moving an alias does the same in the background.
+#[derive(Args, Debug, PartialEq)]
+#[command(after_help = "Examples:\n  modelfs warm churn/prod\n  modelfs warm churn/v7 weights")]
+pub struct Warm {
+    /// The version: MODEL, MODEL/vN or MODEL/ALIAS
+    #[arg(value_name = "REF")]
+    pub reference: Reference,
+    /// A file or directory in it, instead of all
+    pub path: Option<PathBuf>,
+}
+
 /// Check the store: history, manifests, packs
 ///
 /// Exits with 6 where anything is damaged, and says which versions it hits.
@@ -378,6 +398,8 @@ mod tests {
         check("show churn/prod/", Command::Show(Show { reference: reference("churn/prod") }));
         check("history --verify", Command::History(History { model: None, verify: true }));
         check("stats", Command::Stats(Stats { reference: None, files: false }));
+        let path = Some(PathBuf::from("a/b"));
+        check("warm churn a/b", Command::Warm(Warm { reference: reference("churn"), path }));
         check("verify --read-data", Command::Verify(Verify { read_data: true }));
         let (alias, message) = (prod(), "a".to_owned());
         check(
@@ -395,7 +417,8 @@ mod tests {
         check("debug catalog", Command::Debug(Debug { command: DebugCommand::Catalog }));
         let mount = |background, detached| {
             let mountpoint = PathBuf::from("/models");
-            Command::Mount(Mount { mountpoint, background, allow_other: true, detached })
+            let (allow_other, hot_bytes) = (true, None);
+            Command::Mount(Mount { mountpoint, background, allow_other, hot_bytes, detached })
         };
         check("mount /models --allow-other --background", mount(true, false));
         check("mount /models --allow-other --detached", mount(false, true));
@@ -420,6 +443,7 @@ mod tests {
         check("promote churn/v1 latest", ErrorKind::ValueValidation);
         check("promote churn/v1 v2", ErrorKind::ValueValidation);
         check("snapshot churn --metric auc", ErrorKind::ValueValidation);
+        check("mount /models --hot-bytes many", ErrorKind::ValueValidation);
         check("snapshot churn --metric =1", ErrorKind::ValueValidation);
         check("alias remove churn", ErrorKind::MissingRequiredArgument);
         check("mount", ErrorKind::MissingRequiredArgument);

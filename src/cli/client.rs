@@ -18,7 +18,7 @@ use crate::daemon::protocol::{
 };
 use crate::daemon::{self, HOLDER};
 use crate::ops::{
-    Failure, FailureKind, OpenOptions, OpsError, Progress, Report, Request, Workspace,
+    Failure, FailureKind, HotLimit, OpenOptions, OpsError, Progress, Report, Request, Workspace,
 };
 use crate::store::{Layout, StoreError};
 use crate::sys::io as store_io;
@@ -53,13 +53,13 @@ impl Client {
     ///
     /// # Errors
     /// `NotFound` without a store, `Busy` while somebody else has it, `Refused` where it is not ours.
-    pub fn open(store: &Path, absent: Absent) -> Result<Self, Failure> {
+    pub fn open(store: &Path, absent: Absent, hot_limit: HotLimit) -> Result<Self, Failure> {
         let begun = Instant::now();
         loop {
             if let Some(talk) = Talk::open(store)? {
                 return Ok(Self::Daemon(talk));
             }
-            let (pid, holder) = match open_workspace(store, absent)? {
+            let (pid, holder) = match open_workspace(store, absent, hot_limit)? {
                 Opened::Ours(workspace) => return Ok(Self::Direct(workspace)),
                 Opened::Locked { pid, holder } => (pid, holder),
             };
@@ -93,7 +93,7 @@ enum Opened {
     Locked { pid: u32, holder: String },
 }
 
-fn open_workspace(store: &Path, absent: Absent) -> Result<Opened, Failure> {
+fn open_workspace(store: &Path, absent: Absent, hot_limit: HotLimit) -> Result<Opened, Failure> {
     let is_there = match Layout::new(store).config().try_exists() {
         Err(error) if error.kind() == io::ErrorKind::NotADirectory => false,
         looked => looked.map_err(|error| unreachable(store, &error))?,
@@ -106,6 +106,7 @@ fn open_workspace(store: &Path, absent: Absent) -> Result<Opened, Failure> {
         create: absent == Absent::Create,
         holder: COMMAND_HOLDER.to_owned(),
         cache_bytes: COMMAND_CACHE_BYTES,
+        hot_limit,
         clock: Timestamp::now,
     };
     let caller = config::caller().map_err(|error| of_io("cannot tell who we are", &error))?;

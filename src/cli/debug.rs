@@ -13,7 +13,7 @@ use super::table::{Align, Table, bytes, pairs, printable};
 use crate::format::ids::{ChunkId, ManifestId, PackId};
 use crate::format::names::Reference;
 use crate::ops::debug;
-use crate::ops::{Failure, FailureKind, NoProgress, OpsError, Report, Request};
+use crate::ops::{Failure, FailureKind, HotLimit, NoProgress, OpsError, Report, Request};
 use crate::store::StoreError;
 use crate::sys::io::Real;
 
@@ -94,7 +94,7 @@ fn manifest_id(text: &str, store: &Path) -> Result<ManifestId, Failure> {
         return Ok(id);
     }
     let reference: Reference = parse(text, "manifest")?;
-    let client = Client::open(store, Absent::Refuse)?;
+    let client = Client::open(store, Absent::Refuse, HotLimit::Untouched)?;
     match client.run(Request::Show { reference }, &NoProgress)? {
         Report::Version { summary, .. } => Ok(summary.manifest),
         other => unreachable!("a version was asked for, not {other:?}"),

@@ -11,6 +11,7 @@ pub mod failure;
 mod mount;
 mod progress;
 mod render;
+mod size;
 mod stats;
 mod table;
 mod umount;
@@ -74,7 +75,8 @@ fn run(arguments: &Arguments, shown: Shown, log: DaemonLog) -> Result<(), Failur
 }
 
 fn run_verb(request: Request, store: &Path, shown: Shown) -> Result<(), Failure> {
-    let client = Client::open(store, verbs::where_absent(&request))?;
+    let (absent, hot_limit) = (verbs::where_absent(&request), verbs::hot_limit(&request));
+    let client = Client::open(store, absent, hot_limit)?;
     let bar = Bar::default();
     let report = client.run(request, &bar);
     drop(bar);

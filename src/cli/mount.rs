@@ -21,7 +21,7 @@ use super::{print, spill};
 use crate::daemon::log::DaemonLog;
 use crate::daemon::protocol;
 use crate::daemon::{self, ServeOptions};
-use crate::ops::{DaemonStatus, Failure, FailureKind};
+use crate::ops::{DaemonStatus, Failure, FailureKind, HotLimit};
 use crate::sys::mount::Audience;
 use crate::sys::process;
 
@@ -79,6 +79,7 @@ fn options(
         mountpoint,
         audience: if arguments.allow_other { Audience::Others } else { Audience::Owner },
         cache_bytes: DAEMON_CACHE_BYTES,
+        hot_limit: arguments.hot_bytes.map_or(HotLimit::OfDisk, HotLimit::Bytes),
         owner: config::caller().map_err(|error| of_io("cannot tell who we are", &error))?,
         version: VERSION.to_owned(),
         log,
@@ -132,6 +133,9 @@ fn start(arguments: &Mount, store: &Path, mountpoint: &Path) -> Result<DaemonSta
     command.arg("mount").arg("--detached").arg("--store").arg(store);
     if arguments.allow_other {
         command.arg("--allow-other");
+    }
+    if let Some(bytes) = arguments.hot_bytes {
+        command.arg("--hot-bytes").arg(bytes.to_string());
     }
     command.arg("--").arg(mountpoint).stdin(Stdio::null()).stdout(Stdio::piped());
     let mut child = command

@@ -6,8 +6,9 @@ use super::stats;
 use super::table::{Align, Table, bytes, count, pairs, printable, time};
 use crate::format::record::{Actor, Move};
 use crate::ops::{
-    AliasSummary, CatalogReport, Damage, ExportReport, HistoryReport, ModelSummary, RepairReport,
-    Report, RetargetReport, SnapshotReport, StatusReport, VerifyReport, VersionSummary,
+    AliasSummary, CatalogReport, Damage, ExportReport, HistoryReport, HotStatus, ModelSummary,
+    RepairReport, Report, RetargetReport, SnapshotReport, StatusReport, VerifyReport,
+    VersionSummary, WarmReport,
 };
 
 /// Most lines of a message in a table.
@@ -26,6 +27,7 @@ pub fn text(report: &Report) -> String {
         Report::Retarget(report) => retarget(report),
         Report::Aliases { model, aliases } => alias_table(model.as_str(), aliases),
         Report::Export(report) => export(report),
+        Report::Warm(report) => warm(report),
         Report::Verify(report) => verify(report),
         Report::Repair(report) => repair(report),
         Report::Catalog(report) => catalog(report),
@@ -271,6 +273,7 @@ fn status(report: &StatusReport) -> String {
         ("models", report.models.to_string()),
         ("versions", report.versions.to_string()),
         ("free", bytes(report.free_bytes)),
+        ("hot", hot(&report.hot)),
     ];
     match &report.daemon {
         None => lines.push(("daemon", "none".to_owned())),
@@ -292,6 +295,29 @@ fn status(report: &StatusReport) -> String {
         ));
     }
     pairs(&lines)
+}
+
+fn hot(hot: &HotStatus) -> String {
+    let mut text = format!("{}, {}", count(hot.files, "file"), bytes(hot.bytes));
+    if hot.bytes_max != 0 {
+        text += &format!(" of at most {}", bytes(hot.bytes_max));
+    }
+    if let Some(warming) = &hot.warming {
+        let (done, total) = (bytes(warming.bytes_done), bytes(warming.bytes_total));
+        text += &format!("; warming {}/{}: {done} of {total}", warming.model, warming.version);
+    }
+    text
+}
+
+fn warm(report: &WarmReport) -> String {
+    let (files, size) = (count(report.files, "file"), bytes(report.bytes));
+    let (model, version, made) = (&report.model, report.version, bytes(report.made_bytes));
+    let mut text = format!("{model}/{version}: {files}, {size} hot, {made} of it new\n");
+    for skip in &report.skipped {
+        let (path, size) = (printable(&skip.path), bytes(skip.bytes));
+        text += &format!("cold: {path}, {size}: {}\n", skip.why);
+    }
+    text
 }
 
 fn retarget(report: &RetargetReport) -> String {
@@ -334,6 +360,12 @@ fn verify(report: &VerifyReport) -> String {
         count(report.packs, "pack"),
         count(report.chunks, "chunk"),
     );
+    if report.read_data {
+        text += &format!("{} hashed\n", count(report.hot_files, "hot file"));
+    }
+    for name in &report.hot_removed {
+        text += &format!("removed, had wrong bytes: {}\n", printable(name));
+    }
     for name in &report.garbage {
         text += &format!("unused: {}\n", printable(name));
     }

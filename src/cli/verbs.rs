@@ -11,8 +11,8 @@ use super::config;
 use super::failure::{failure_with_hint, of_config};
 use crate::format::names::{At, ModelName, Reference};
 use crate::ops::{
-    ExportOptions, Failure, FailureKind, HistoryOptions, PromoteOptions, Request, RollbackOptions,
-    SnapshotOptions, Source, StatsOptions, VerifyOptions,
+    ExportOptions, Failure, FailureKind, HistoryOptions, HotLimit, PromoteOptions, Request,
+    RollbackOptions, SnapshotOptions, Source, StatsOptions, VerifyOptions, WarmOptions,
 };
 
 /// The request that a command stands for; `None` for those that are more than one verb.
@@ -53,9 +53,21 @@ pub fn request(command: &Command) -> Result<Option<Request>, Failure> {
             reference: export.reference.clone(),
             directory: config::absolute(&export.directory).map_err(|e| of_config(&e))?,
         }),
+        Command::Warm(warm) => Request::Warm(WarmOptions {
+            reference: warm.reference.clone(),
+            path: warm.path.clone(),
+        }),
         Command::Verify(verify) => Request::Verify(VerifyOptions { read_data: verify.read_data }),
         Command::Repair(_) => Request::Repair,
     }))
+}
+
+/// Only `warm` is told to make hot files; other commands leave them to the daemon.
+pub fn hot_limit(request: &Request) -> HotLimit {
+    match request {
+        Request::Warm(_) => HotLimit::Kept,
+        _ => HotLimit::Untouched,
+    }
 }
 
 /// Only a snapshot of files outside makes a store: a draft that is not there cannot be sealed.

@@ -31,7 +31,7 @@ use self::log::DaemonLog;
 use self::server::{Server, Shared};
 use crate::fs::{Filesystem, Settings};
 use crate::fuse::{MountOptions, Session};
-use crate::ops::{Caller, DaemonStatus, OpenOptions, Workspace};
+use crate::ops::{Caller, DaemonStatus, HotLimit, OpenOptions, Workspace};
 use crate::store::Layout;
 use crate::sys::mount::Audience;
 use crate::sys::process::EndSignals;
@@ -62,6 +62,7 @@ pub struct ServeOptions {
     /// Who may use the mount and the socket.
     pub audience: Audience,
     pub cache_bytes: u64,
+    pub hot_limit: HotLimit,
     /// The user who runs the daemon, as a caller at the command line.
     pub owner: Caller,
     pub version: String,
@@ -101,6 +102,7 @@ pub fn serve(options: &ServeOptions, ready: impl FnOnce(&DaemonStatus)) -> Resul
         create: true,
         holder: format!("{HOLDER} {}", mountpoint.display()),
         cache_bytes: options.cache_bytes,
+        hot_limit: options.hot_limit,
         clock: Timestamp::now,
     };
     let io = Arc::new(store_io::Real);
@@ -128,6 +130,7 @@ pub fn serve(options: &ServeOptions, ready: impl FnOnce(&DaemonStatus)) -> Resul
     has_begun.store(true, Ordering::SeqCst);
     let session = mount(&filesystem, &mountpoint, &store, options.audience)?;
     watch_session(Arc::clone(&session), &sender).map_err(setup("start a thread"))?;
+    warm_in_background(&workspace).map_err(setup("start a thread"))?;
     let shared = Arc::new(Shared::new(workspace, filesystem, options.owner.clone(), sender));
     let server = Server::start(listener, Arc::clone(&shared)).map_err(setup("start a thread"))?;
     info!("`{}` serves the store `{}`", mountpoint.display(), store.display());
@@ -228,6 +231,13 @@ fn watch_session(session: Arc<Session>, sender: &SyncSender<Event>) -> io::Resul
     thread::Builder::new().name("session".to_owned()).spawn(watch).map(drop)
 }
 
+/// The thread ends when the workspace closes.
+fn warm_in_background(workspace: &Arc<Workspace>) -> io::Result<()> {
+    let workspace = Arc::clone(workspace);
+    let work = move || workspace.work_on_hot_files();
+    thread::Builder::new().name("hot".to_owned()).spawn(work).map(drop)
+}
+
 fn wait_for_end(events: &Receiver<Event>) {
     match events.recv().expect("the signal thread keeps a sender") {
         Event::Signal(name) => info!("{name}: ending"),
@@ -237,6 +247,8 @@ fn wait_for_end(events: &Receiver<Event>) {
 }
 
 fn end(session: &Session, server: &Server, shared: &Shared, store: &Path) {
+    // First: nobody waits for it, and it takes the disk from what has to be finished.
+    shared.workspace.stop_hot_work();
     if let Err(error) = session.unmount() {
         warn!("cannot detach the mount: {error}");
     }

@@ -343,4 +343,8 @@ impl Progress for SocketProgress<'_> {
             self.tell(&mut state, &Answer::Advance { bytes });
         }
     }
+
+    fn is_cancelled(&self) -> bool {
+        self.state.lock().silent
+    }
 }

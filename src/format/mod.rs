@@ -8,6 +8,7 @@ pub mod canonical;
 pub mod codec;
 pub mod config;
 mod frame;
+pub mod hot;
 pub mod ids;
 pub mod manifest;
 pub mod names;

@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::handles::Handle;
@@ -100,14 +101,52 @@ pub struct Opened {
 }
 
 /// A file that the kernel may use instead of asking us.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Backing(pub(super) Arc<Handle>);
 
 impl AsFd for Backing {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        let Handle::Draft(file) = &*self.0 else { unreachable!("only draft files are backed") };
-        file.file().as_fd()
+        match &*self.0 {
+            Handle::Draft(file) => file.file().as_fd(),
+            Handle::Sealed(_, Some(hot)) => hot.file().as_fd(),
+            _ => unreachable!("only draft files and hot files back others"),
+        }
     }
+}
+
+impl Backing {
+    /// Itself, where it must never change: a hot file. To be asked about at each further open.
+    pub fn immutable(&self) -> Option<Self> {
+        matches!(&*self.0, Handle::Sealed(..)).then(|| self.clone())
+    }
+
+    /// Whether it is what it was; one that was changed behind our back may not be used once more.
+    pub fn is_intact(&self) -> bool {
+        match &*self.0 {
+            Handle::Sealed(_, Some(hot)) => hot.is_intact(),
+            _ => true,
+        }
+    }
+}
+
+/// How the kernel reads and writes a file that was opened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Way {
+    /// By itself, from a file of the disk.
+    Passthrough,
+    /// Through us.
+    Cached,
+}
+
+/// How sealed files were opened and read since the start.
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    /// Opens that the kernel serves from a hot file.
+    pub passed: AtomicU64,
+    /// Opens that come to us.
+    pub cached: AtomicU64,
+    /// Reads that we answered from a hot file.
+    pub hot_reads: AtomicU64,
 }
 
 /// Who wants to read.

@@ -73,6 +73,7 @@ fn ops(error: &OpsError) -> Errno {
         | OpsError::Closing => Errno::EBUSY,
         OpsError::Empty { .. } => Errno::ENODATA,
         OpsError::Unfit { .. } | OpsError::Option { .. } => Errno::EINVAL,
+        OpsError::HotOff => Errno::EOPNOTSUPP,
         OpsError::File { source, .. } => disk(source),
         OpsError::Store(error) => store(error),
     }

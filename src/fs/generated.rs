@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use jiff::Timestamp;
 use parking_lot::Mutex;
@@ -100,18 +101,36 @@ impl Filesystem {
         let free_bytes = self.workspace.space().ok();
         let free_bytes = free_bytes.map(|s| s.blocks_available * s.block_bytes);
         let sealing = self.workspace.sealing();
+        let hot = self.hot_status();
         let state = self.workspace.state();
         let head = state.head();
         json!({
             "daemon": self.daemon_status(),
             "free_bytes": free_bytes,
             "head": head.digest,
+            "hot": hot,
             "models": state.models().len(),
             "sealing": sealing,
             "seq": head.seq,
             "store": self.workspace.directory(),
             "time": state.time(),
             "versions": state.models().map(|model| model.versions.len()).sum::<usize>(),
+        })
+    }
+
+    /// What is hot, and how sealed files were opened and read since the start.
+    fn hot_status(&self) -> Value {
+        let status = self.workspace.hot_status();
+        let count = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        json!({
+            "bytes": status.bytes,
+            "bytes_max": status.bytes_max,
+            "files": status.files,
+            "opens_cached": count(&self.counts.cached),
+            "opens_passed_through": count(&self.counts.passed),
+            "reads": count(&self.counts.hot_reads),
+            "waiting": status.waiting,
+            "warming": status.warming,
         })
     }
 

@@ -14,6 +14,7 @@ use super::control::ControlHandle;
 use super::nodes::{Node, SealedPlace};
 use crate::format::names::ModelName;
 use crate::store::draft::DraftFile;
+use crate::store::hot::HotFile;
 
 /// An entry as a directory handle keeps it.
 #[derive(Clone, Debug)]
@@ -37,7 +38,8 @@ pub struct DirectoryHandle {
 /// What a handle is open to.
 #[derive(Debug)]
 pub enum Handle {
-    Sealed(SealedPlace),
+    /// With the hot file that holds the same bytes, where there was one.
+    Sealed(SealedPlace, Option<HotFile>),
     Draft(DraftFile),
     /// A text as it was when it was opened.
     Text(Vec<u8>),

@@ -34,7 +34,7 @@ use parking_lot::Mutex;
 
 pub use answer::{
     Attributes, Backing, Cache, Changes, Found, Kind, Lookup, NewTime, Opened, Reader, RenameMode,
-    Requester, Space, time,
+    Requester, Space, Way, time,
 };
 pub use control::{Pending, Written};
 pub use error::FsError;
@@ -45,6 +45,7 @@ use crate::format::names::ModelName;
 use crate::format::record::{Access, Door};
 use crate::ops::{Caller, Context, DaemonStatus, Workspace};
 use crate::store::draft::Status;
+use answer::Counts;
 use control::Desk;
 use generated::Refusals;
 use handles::HandleTable;
@@ -82,6 +83,7 @@ pub struct Filesystem {
     refusals: Arc<Refusals>,
     desk: Arc<Desk>,
     passthrough: AtomicBool,
+    counts: Counts,
 }
 
 /// What a name in a directory is.
@@ -118,6 +120,7 @@ impl Filesystem {
             refusals,
             desk: Arc::new(desk),
             passthrough: AtomicBool::new(false),
+            counts: Counts::default(),
         }
     }
 

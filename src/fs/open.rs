@@ -3,15 +3,17 @@
 use std::ffi::OsStr;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use super::answer::{Backing, Cache, Opened, Reader};
+use super::answer::{Backing, Cache, Opened, Reader, Way};
 use super::control::{ControlHandle, Written};
 use super::handles::Handle;
 use super::nodes::{Generated, Node, SealedPlace};
 use super::{Filesystem, Found, FsError, Requester, check_name, is_read_only, read_only};
-use crate::format::manifest::Node as Sealed;
+use crate::format::manifest::{FileEntry, Node as Sealed};
 use crate::format::names::ModelName;
 use crate::store::draft::DraftFile;
+use crate::store::hot::HotFile;
 
 /// The kernel knows where the end of a file is and writes there. It may also write back pages of a
 /// mapping through any descriptor: one that appends would put them at the end.
@@ -26,8 +28,8 @@ impl Filesystem {
             return self.explained(&node, Err(read_only(&node)));
         }
         let opened = match &*node {
-            Node::Sealed(place) => match place.manifest.entry(place.entry).node {
-                Sealed::File(_) => Ok(self.opened_sealed(place)),
+            Node::Sealed(place) => match &place.manifest.entry(place.entry).node {
+                Sealed::File(file) => Ok(self.opened_sealed(place, file)),
                 Sealed::Directory { .. } => Err(FsError::Directory),
                 Sealed::Symlink { .. } => Err(FsError::Operation),
             },
@@ -85,7 +87,7 @@ impl Filesystem {
         out: &mut [u8],
     ) -> Result<usize, FsError> {
         match &*self.handles.get(handle)? {
-            Handle::Sealed(place) => self.read_sealed(place, offset, out),
+            Handle::Sealed(place, hot) => self.read_sealed(place, hot.as_ref(), offset, out),
             Handle::Draft(file) => file.read_at(out, offset).map_err(FsError::Draft),
             Handle::Text(text) => Ok(copy_from(text, offset, out)),
             Handle::History(None) => Ok(self.workspace.read_history(None, offset, out)?),
@@ -165,7 +167,7 @@ impl Filesystem {
         let found = match (&*self.handles.get(handle)?, whence) {
             (Handle::Draft(file), libc::SEEK_DATA) => file.seek_data(offset),
             (Handle::Draft(file), libc::SEEK_HOLE) => file.seek_hole(offset),
-            (Handle::Sealed(place), libc::SEEK_DATA | libc::SEEK_HOLE) => {
+            (Handle::Sealed(place, _), libc::SEEK_DATA | libc::SEEK_HOLE) => {
                 match &place.manifest.entry(place.entry).node {
                     Sealed::File(file) if file.bytes <= offset => {
                         Err(io::Error::from_raw_os_error(libc::ENXIO))
@@ -191,9 +193,24 @@ impl Filesystem {
         Ok((model, seq))
     }
 
-    fn opened_sealed(&self, place: &SealedPlace) -> Opened {
-        let (handle, _) = self.handles.add(Handle::Sealed(place.clone()));
-        Opened { handle, cache: Cache::Keep, stream: false, no_flush: true, backing: None }
+    fn opened_sealed(&self, place: &SealedPlace, file: &FileEntry) -> Opened {
+        let hot = self.workspace.open_hot(&place.id, file);
+        let is_hot = hot.is_some();
+        let (handle, kept) = self.handles.add(Handle::Sealed(place.clone(), hot));
+        let backing = is_hot.then_some(Backing(kept));
+        Opened { handle, cache: Cache::Keep, stream: false, no_flush: true, backing }
+    }
+
+    /// Counts how a sealed file was opened; other files are not counted.
+    pub fn count_open(&self, handle: u64, way: Way) {
+        let Ok(handle) = self.handles.get(handle) else { return };
+        if matches!(&*handle, Handle::Sealed(..)) {
+            let count = match way {
+                Way::Passthrough => &self.counts.passed,
+                Way::Cached => &self.counts.cached,
+            };
+            count.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     fn opened_text(&self, handle: Handle) -> Opened {
@@ -210,11 +227,17 @@ impl Filesystem {
     fn read_sealed(
         &self,
         place: &SealedPlace,
+        hot: Option<&HotFile>,
         offset: u64,
         out: &mut [u8],
     ) -> Result<usize, FsError> {
         let entry = place.manifest.entry(place.entry);
         let Sealed::File(file) = &entry.node else { return Err(FsError::Operation) };
+        // Without passthrough a hot file still saves the decoding.
+        if let Some(count) = hot.and_then(|hot| self.workspace.read_hot(hot, offset, out)) {
+            self.counts.hot_reads.fetch_add(1, Ordering::Relaxed);
+            return Ok(count);
+        }
         Ok(self.workspace.read_file(&place.manifest, file, offset, out)?)
     }
 }

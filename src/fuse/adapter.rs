@@ -21,17 +21,17 @@ use fuser::{
 };
 
 use super::convert;
-use super::passthrough::{Modes, Refusal};
+use super::passthrough::{Modes, Refusal, Unusable};
 use crate::fs::{
-    Backing, Changes, Detail, Entry, Filesystem, Flow, Found, FsError, Kind, Lookup,
-    NAME_BYTES_MAX, Opened, Reader, RenameMode, Requester, SyncScope, Written,
+    Backing, Cache, Changes, Detail, Entry, Filesystem, Flow, Found, FsError, Kind, Lookup,
+    NAME_BYTES_MAX, Opened, Reader, RenameMode, Requester, SyncScope, Way, Written,
 };
 
 /// Largest piece that the kernel writes at once.
 const WRITE_BYTES_MAX: u32 = 1 << 20;
 /// Most requests that the kernel sends ahead of programs, such as read-ahead.
 const BACKGROUND_MAX: u16 = 64;
-/// The disk behind a draft may be one file system, but none that is stacked on another.
+/// The disk behind drafts and hot files may be one file system, but none that is stacked on another.
 const STACK_DEPTH: u32 = 1;
 
 /// Inode numbers are not used for two things at one time, so there is one generation.
@@ -45,7 +45,15 @@ thread_local! {
 /// Serves a tree to the kernel.
 pub(super) struct Adapter {
     filesystem: Arc<Filesystem>,
-    modes: Modes<BackingId>,
+    modes: Modes<Registered>,
+}
+
+/// A file that the kernel uses by itself.
+struct Registered {
+    id: BackingId,
+    /// The file again, where it has to stay what it is; a draft's is not held any longer than by who
+    /// has it open.
+    immutable: Option<Backing>,
 }
 
 impl Adapter {
@@ -68,16 +76,40 @@ impl Adapter {
         number: u64,
         opened: &Opened,
         register: impl FnOnce(&Backing) -> io::Result<BackingId>,
-        answer: impl FnOnce(FopenFlags, Option<&BackingId>) -> R,
+        answer: impl FnOnce(Result<(FopenFlags, Option<&BackingId>), Errno>) -> R,
     ) -> R {
         let flags = convert::file_flags(opened);
-        let Some(backing) = &opened.backing else { return answer(flags, None) };
+        if opened.cache == Cache::Direct {
+            return answer(Ok((flags, None)));
+        }
         let was_enabled = self.modes.is_enabled();
-        let id = self.modes.open(number, || register(backing).map_err(|e| refusal(&e)));
+        let register = || {
+            let Some(backing) = &opened.backing else { return Err(Refusal::Once) };
+            let id = register(backing).map_err(|error| refusal(&error))?;
+            Ok(Registered { id, immutable: backing.immutable() })
+        };
+        let usable = |it: &Registered| it.immutable.as_ref().is_none_or(Backing::is_intact);
+        let chosen = self.modes.open(number, register, usable);
         if was_enabled && !self.modes.is_enabled() {
             self.filesystem.set_passthrough(false);
         }
-        answer(flags, id.as_deref())
+        match chosen {
+            Ok(None) => {
+                self.filesystem.count_open(opened.handle, Way::Cached);
+                answer(Ok((flags, None)))
+            }
+            Ok(Some(registered)) => {
+                self.filesystem.count_open(opened.handle, Way::Passthrough);
+                // What the kernel reads by itself is not in its cache for us: the two exclude each
+                // other, and it answers EIO to both.
+                answer(Ok((flags & !FopenFlags::FOPEN_KEEP_CACHE, Some(&registered.id))))
+            }
+            Err(Unusable) => {
+                log::error!("a hot file that is open was changed: EIO until all have closed it");
+                self.filesystem.release(opened.handle);
+                answer(Err(Errno::EIO))
+            }
+        }
     }
 
     fn list(
@@ -104,11 +136,11 @@ fn refusal(error: &io::Error) -> Refusal {
     match error.raw_os_error() {
         // ELOOP: the disk is stacked on another. EPERM: without CAP_SYS_ADMIN.
         Some(libc::ELOOP | libc::EPERM | libc::EOPNOTSUPP | libc::ENOSYS | libc::ENOTTY) => {
-            log::info!("draft files go through this process: the kernel says {error}");
+            log::info!("files go through this process: the kernel says {error}");
             Refusal::ForGood
         }
         _ => {
-            log::debug!("a draft file goes through this process: the kernel says {error}");
+            log::debug!("a file goes through this process: the kernel says {error}");
             Refusal::Once
         }
     }
@@ -354,10 +386,13 @@ impl fuser::Filesystem for Adapter {
             Some(reply) => reply.open_backing(backing),
             None => Err(io::ErrorKind::NotConnected.into()),
         };
-        self.choose(number.0, &opened, register, |flags, id| match (replying.take(), id) {
-            (Some(reply), Some(id)) => reply.opened_passthrough(handle, flags, id),
-            (Some(reply), None) => reply.opened(handle, flags),
-            (None, _) => unreachable!("the reply is taken here only"),
+        self.choose(number.0, &opened, register, |chosen| {
+            let reply = replying.take().expect("the reply is taken here only");
+            match chosen {
+                Ok((flags, Some(id))) => reply.opened_passthrough(handle, flags, id),
+                Ok((flags, None)) => reply.opened(handle, flags),
+                Err(errno) => reply.error(errno),
+            }
         });
     }
 
@@ -384,15 +419,16 @@ impl fuser::Filesystem for Adapter {
             Some(reply) => reply.open_backing(backing),
             None => Err(io::ErrorKind::NotConnected.into()),
         };
-        self.choose(found.attributes.number, &opened, register, |flags, id| {
-            match (replying.take(), id) {
-                (Some(reply), Some(id)) => {
+        self.choose(found.attributes.number, &opened, register, |chosen| {
+            let reply = replying.take().expect("the reply is taken here only");
+            match chosen {
+                Ok((flags, Some(id))) => {
                     reply.created_passthrough(&ttl, &attributes, GENERATION, handle, flags, id);
                 }
-                (Some(reply), None) => {
+                Ok((flags, None)) => {
                     reply.created(&ttl, &attributes, GENERATION, handle, flags);
                 }
-                (None, _) => unreachable!("the reply is taken here only"),
+                Err(errno) => reply.error(errno),
             }
         });
     }

@@ -36,6 +36,10 @@ pub(super) enum Refusal {
     ForGood,
 }
 
+/// An open that can be served in no way that is right.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Unusable;
+
 impl<I> Modes<I> {
     pub(super) fn new() -> Self {
         Self { modes: Mutex::default(), enabled: AtomicBool::new(false) }
@@ -50,20 +54,28 @@ impl<I> Modes<I> {
     }
 
     /// Counts an open of `number`; the registration to use, or `None` for I/O through us.
+    ///
+    /// # Errors
+    /// `Unusable` where the inode passes through to a file that is not `usable` any more. The kernel
+    /// allows no other way until all who have it open have closed it; nothing is counted then.
     pub(super) fn open(
         &self,
         number: u64,
         register: impl FnOnce() -> Result<I, Refusal>,
-    ) -> Option<Arc<I>> {
+        usable: impl FnOnce(&I) -> bool,
+    ) -> Result<Option<Arc<I>>, Unusable> {
         let mut modes = self.modes.lock();
         match modes.get_mut(&number) {
             Some(Mode::Cached { opens }) => {
                 *opens += 1;
-                return None;
+                return Ok(None);
             }
             Some(Mode::Passthrough { opens, id }) => {
+                if !usable(id) {
+                    return Err(Unusable);
+                }
                 *opens += 1;
-                return Some(Arc::clone(id));
+                return Ok(Some(Arc::clone(id)));
             }
             None => {}
         }
@@ -81,7 +93,7 @@ impl<I> Modes<I> {
             }
         };
         modes.insert(number, mode);
-        id
+        Ok(id)
     }
 
     /// Counts a release of `number`; at the last one the inode is idle again.
@@ -93,7 +105,10 @@ impl<I> Modes<I> {
         };
         *opens -= 1;
         if *opens == 0 {
-            modes.remove(&number);
+            let idle = modes.remove(&number);
+            // Outside the lock: it may be the last close of a large file without a name.
+            drop(modes);
+            drop(idle);
         }
     }
 }
@@ -102,46 +117,71 @@ impl<I> Modes<I> {
 mod tests {
     use super::*;
 
+    type Opened = Result<Option<Arc<&'static str>>, Unusable>;
+
     fn enabled() -> Modes<&'static str> {
         let modes = Modes::new();
         modes.enable();
         modes
     }
 
+    /// An open whose file can be registered so.
+    fn open(modes: &Modes<&'static str>, registered: Result<&'static str, Refusal>) -> Opened {
+        modes.open(7, || registered, |_| true)
+    }
+
+    /// An open of an inode that has its way.
+    fn open_again(modes: &Modes<&'static str>) -> Opened {
+        modes.open(7, || panic!("it has a way"), |_| true)
+    }
+
     #[test]
     fn an_inode_keeps_its_way_until_the_last_release() {
         let modes = enabled();
-        assert!(modes.open(7, || Err(Refusal::Once)).is_none());
-        assert!(modes.open(7, || panic!("it has a way")).is_none());
+        assert_eq!(open(&modes, Err(Refusal::Once)), Ok(None));
+        assert_eq!(open_again(&modes), Ok(None));
         modes.release(7);
-        assert!(modes.open(7, || panic!("it is still open")).is_none());
+        assert_eq!(open_again(&modes), Ok(None));
         modes.release(7);
         modes.release(7);
-        assert!(modes.open(7, || Ok("id")).is_some());
+        assert_eq!(open(&modes, Ok("id")), Ok(Some(Arc::new("id"))));
     }
 
     #[test]
     fn all_opens_that_pass_through_share_one_registration() {
         let modes = enabled();
-        let first = modes.open(7, || Ok("id")).unwrap();
-        let second = modes.open(7, || panic!("registered already")).unwrap();
+        let first = open(&modes, Ok("id")).unwrap().unwrap();
+        let second = open_again(&modes).unwrap().unwrap();
         assert!(Arc::ptr_eq(&first, &second));
         drop((first, second));
         modes.release(7);
-        assert_eq!(modes.open(7, || panic!("still open")).as_deref(), Some(&"id"));
+        assert_eq!(open_again(&modes), Ok(Some(Arc::new("id"))));
         modes.release(7);
         modes.release(7);
-        assert_eq!(modes.open(7, || Ok("new")).as_deref(), Some(&"new"));
+        assert_eq!(open(&modes, Ok("new")), Ok(Some(Arc::new("new"))));
+    }
+
+    #[test]
+    fn a_file_that_is_not_usable_any_more_fails_further_opens_until_the_last_release() {
+        let modes = enabled();
+        open(&modes, Ok("id")).unwrap();
+        open_again(&modes).unwrap();
+        assert_eq!(modes.open(7, || panic!("it has a way"), |_| false), Err(Unusable));
+        modes.release(7);
+        assert_eq!(modes.open(7, || panic!("it has a way"), |_| false), Err(Unusable));
+        modes.release(7);
+        assert_eq!(modes.open(7, || Err(Refusal::Once), |_| false), Ok(None));
+        assert_eq!(modes.open(7, || panic!("it has a way"), |_| false), Ok(None));
     }
 
     #[test]
     fn a_kernel_that_refuses_for_good_is_not_asked_again() {
         let modes = enabled();
-        assert!(modes.open(1, || Err(Refusal::ForGood)).is_none());
+        assert_eq!(open(&modes, Err(Refusal::ForGood)), Ok(None));
         assert!(!modes.is_enabled());
-        assert!(modes.open(2, || panic!("not again")).is_none());
+        assert_eq!(modes.open(8, || panic!("not again"), |_| true), Ok(None));
         let off: Modes<&str> = Modes::new();
-        assert!(off.open(1, || panic!("was never enabled")).is_none());
+        assert_eq!(off.open(1, || panic!("was never enabled"), |_| true), Ok(None));
     }
 
     #[test]

@@ -19,6 +19,7 @@ use serde_json::{Map, Value};
 
 use super::ancestor::{Ancestor, Known};
 use super::digests::FileHasher;
+use super::hot::Movable;
 use super::metadata::SealedFile;
 use super::source::{SourceFile, SourceTree};
 use super::tensors::{EXTERNAL, External, FilePlan, OwnDigest};
@@ -26,9 +27,11 @@ use super::{OpsError, Progress, Workspace};
 use crate::chunker::{Cut, Pieces, Segment, TENSOR_CHUNK_BYTES};
 use crate::format::codec::Elements;
 use crate::format::config::Chunking;
+use crate::format::hot::Stamp;
 use crate::format::ids::{BlobDigest, ChunkId, TreeDigest};
 use crate::format::manifest::{ChunkRef, FileTensors, Tree};
 use crate::format::names::ModelName;
+use crate::store::hot::stamp_of;
 use crate::store::{ChunkWriter, Like, Piece};
 use crate::sys::at;
 use crate::sys::lease::{self, Lease};
@@ -82,6 +85,16 @@ impl Stored {
         }
         tensors.sort_by_key(|of| of.file);
         (tree, tensors)
+    }
+
+    /// The files that may be moved to the hot ones, once nobody can write to them.
+    pub fn movable(&self) -> Vec<Movable> {
+        let files = self.source.files.iter().zip(&self.files);
+        let movable = files.filter_map(|(source, file)| {
+            let (path, digest) = (source.path.clone(), file.digest);
+            Some(Movable { path, digest, sealed: file.sealed? })
+        });
+        movable.collect()
     }
 }
 
@@ -151,9 +164,9 @@ impl Workspace {
             Ok(reading.hasher.finish())
         })?;
         let mut digests = digests.into_iter();
-        let sealed = files.into_iter().map(|FileRead { bytes, digest, sha256 }| {
+        let sealed = files.into_iter().map(|FileRead { bytes, digest, sha256, sealed }| {
             let sha256 = sha256.or_else(|| digests.next()).expect("one for each file without");
-            SealedFile { bytes, digest, sha256 }
+            SealedFile { bytes, digest, sha256, sealed }
         });
         let files = sealed.collect();
         let digest = source.tree.digest();
@@ -167,6 +180,8 @@ struct FileRead {
     digest: BlobDigest,
     /// `None`: the hasher has it.
     sha256: Option<[u8; 32]>,
+    /// What the file was, if a lease said that nobody wrote to it.
+    sealed: Option<Stamp>,
 }
 
 /// Files being read, one after the other.
@@ -215,7 +230,10 @@ impl Reading<'_, '_, '_> {
         if !same_time || !held {
             return Err(changed());
         }
-        Ok((read, cut))
+        // Another name would be another way to write to it.
+        let sealed = (lease.is_some() && after.nlink == 1 && before.ctime == after.ctime)
+            .then(|| stamp_of(&after));
+        Ok((FileRead { sealed, ..read }, cut))
     }
 
     /// The file as the version before has it, if it is the same and all of it is stored and whole.
@@ -235,7 +253,7 @@ impl Reading<'_, '_, '_> {
             return Ok(None);
         }
         self.progress.advance(file.bytes);
-        let read = FileRead { bytes: file.bytes, digest, sha256: Some(sha256) };
+        let read = FileRead { bytes: file.bytes, digest, sha256: Some(sha256), sealed: None };
         Ok(Some((read, FileCut::Known(chunks.to_vec(), table.cloned()))))
     }
 
@@ -279,7 +297,7 @@ impl Reading<'_, '_, '_> {
         }
         self.hasher.end_file();
         let digest = BlobDigest(*blake3.finalize().as_bytes());
-        let read = FileRead { bytes, digest, sha256: None };
+        let read = FileRead { bytes, digest, sha256: None, sealed: None };
         Ok((read, FileCut::Pieces(pieces.unwrap_or_default(), plan, own)))
     }
 }

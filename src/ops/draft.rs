@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::hot::Movable;
 use super::{OpsError, Workspace};
 use crate::format::ids::ManifestId;
 use crate::format::names::ModelName;
@@ -117,13 +118,20 @@ impl Workspace {
         }
     }
 
-    /// The version is there: the sealed tree goes. Where it cannot, it stays as it is, and the answer
-    /// says so.
-    pub(super) fn consume_draft(&self, name: &ModelName, frozen: FrozenDraft) -> Option<String> {
+    /// The version is there: the sealed tree goes, and its large files become hot. Where it cannot go,
+    /// it stays as it is, and the answer says so.
+    pub(super) fn consume_draft(
+        &self,
+        name: &ModelName,
+        frozen: FrozenDraft,
+        sealed: &[Movable],
+        version: ManifestId,
+    ) -> Option<String> {
         let away = durable::temporary_path(&self.store.layout().temporary());
         match frozen.consume(&away) {
-            Ok(()) => {
+            Ok(held) => {
                 self.drop_intent(name);
+                self.keep_hot(&away, version, sealed, &held);
                 let io = self.store.io().clone();
                 // Removing many files takes a while, and nobody needs to wait for it.
                 let remove = move || {
@@ -164,7 +172,7 @@ impl Workspace {
                 Some(intent) => match self.draft(&model)?.freeze(&intent.sub) {
                     Ok(frozen) if is_tree(&frozen, intent.ino) => {
                         // The one note there can be was logged.
-                        drop(self.consume_draft(&model, frozen));
+                        drop(self.consume_draft(&model, frozen, &[], intent.manifest));
                     }
                     // The tree is gone already; only the intent was left.
                     Ok(_) | Err(_) => self.drop_intent(&model),

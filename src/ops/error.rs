@@ -45,6 +45,8 @@ pub enum OpsError {
     Option { what: &'static str, why: String },
     #[error("`{}` is not empty", .path.display())]
     NotEmpty { path: PathBuf },
+    #[error("no hot files are made here: their limit is 0")]
+    HotOff,
     #[error("this store is closing")]
     Closing,
     #[error(transparent)]
@@ -110,7 +112,7 @@ impl OpsError {
             | Self::DraftBusy { .. }
             | Self::Closing
             | Self::Changed { .. } => FailureKind::Busy,
-            Self::Empty { .. } | Self::Unfit { .. } | Self::NotEmpty { .. } => {
+            Self::Empty { .. } | Self::Unfit { .. } | Self::NotEmpty { .. } | Self::HotOff => {
                 FailureKind::CouldNot
             }
             Self::File { source, .. } => match source.kind() {
@@ -139,6 +141,7 @@ impl OpsError {
             }
             Self::Empty { model, .. } => format!("write files into {model}/draft first"),
             Self::Changed { .. } => "stop what is writing to it, then seal again".to_owned(),
+            Self::HotOff => "mount with `--hot-bytes`, such as --hot-bytes 10G".to_owned(),
             Self::NotEmpty { .. } => "name a directory that does not exist yet".to_owned(),
             Self::Store(error) => return hint_of_store(error),
             Self::File { source, .. } if source.kind() == io::ErrorKind::StorageFull => {

@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Context, SnapshotOptions};
 use crate::format::canonical;
+use crate::format::hot::Stamp;
 use crate::format::ids::{BlobDigest, TreeDigest, to_hex};
 use crate::format::names::VersionNumber;
 use jiff::Timestamp;
@@ -19,6 +20,8 @@ pub(super) struct SealedFile {
     pub bytes: u64,
     pub digest: BlobDigest,
     pub sha256: [u8; 32],
+    /// What the file was while it was read, if a lease said that nobody wrote to it.
+    pub sealed: Option<Stamp>,
 }
 
 /// What a version is, apart from its files.

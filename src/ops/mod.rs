@@ -11,6 +11,7 @@ mod digests;
 mod draft;
 mod error;
 mod export;
+mod hot;
 mod metadata;
 mod model;
 mod report;
@@ -23,6 +24,7 @@ mod source;
 mod stats;
 mod tensors;
 mod verify;
+mod warm;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -40,6 +42,7 @@ use crate::format::record::{Access, Actor, Op, Record};
 use crate::governance::{self, Action, Verdict};
 use crate::registry::state::State;
 use crate::store::draft::DraftTree;
+pub use crate::store::hot::HotLimit;
 use crate::store::{Line, Store, StoreError};
 use crate::sys::io::Io;
 
@@ -51,6 +54,7 @@ pub use retarget::{Must, Wish};
 pub use snapshot::MESSAGE_BYTES_MAX;
 
 use contents::Sealing;
+use hot::HotJobs;
 
 /// Manifests that are kept parsed, in entries.
 const MANIFEST_ENTRIES_MAX: u64 = 2_000_000;
@@ -72,6 +76,7 @@ pub struct OpenOptions {
     pub holder: String,
     /// Decoded blocks that are kept in memory, in bytes.
     pub cache_bytes: u64,
+    pub hot_limit: HotLimit,
     pub clock: Clock,
 }
 
@@ -90,6 +95,10 @@ pub trait Progress: Sync {
     fn begin(&self, what: &str, bytes_total: u64);
     /// So many more bytes are done.
     fn advance(&self, bytes: u64);
+    /// Whether nobody waits for the end any more.
+    fn is_cancelled(&self) -> bool {
+        false
+    }
 }
 
 /// Nobody listens.
@@ -133,6 +142,7 @@ pub struct Workspace {
     drafts: Mutex<HashMap<ModelName, DraftTree>>,
     /// Snapshots under way. No other lock is taken while it is held.
     sealing: Mutex<HashMap<ModelName, Arc<Sealing>>>,
+    hot_jobs: HotJobs,
     closing: AtomicBool,
 }
 
@@ -147,11 +157,11 @@ impl Workspace {
         now: Timestamp,
         init: &Caller,
     ) -> Result<Self, OpsError> {
-        let OpenOptions { directory, create, holder, cache_bytes, clock } = options;
-        let store = match Store::open(io.clone(), &directory, &holder, cache_bytes) {
+        let OpenOptions { directory, create, holder, cache_bytes, hot_limit, clock } = options;
+        let store = match Store::open(io.clone(), &directory, &holder, cache_bytes, hot_limit) {
             Err(StoreError::Missing { .. }) if create => {
                 Store::init(&*io, &directory, now)?;
-                Store::open(io, &directory, &holder, cache_bytes)?
+                Store::open(io, &directory, &holder, cache_bytes, hot_limit)?
             }
             opened => opened?,
         };
@@ -173,6 +183,7 @@ impl Workspace {
             manifests,
             drafts: Mutex::new(HashMap::new()),
             sealing: Mutex::new(HashMap::new()),
+            hot_jobs: HotJobs::default(),
             closing: AtomicBool::new(false),
         };
         workspace.ensure_first_record(&Context { caller: init.clone(), now, assume: false })?;
@@ -296,9 +307,19 @@ impl Workspace {
     /// Refuses further changes and tells the catalog what is new. The lock goes when the last
     /// holder of the workspace drops it, or the process ends.
     pub fn close(&self) {
+        self.stop_hot_work();
         self.closing.store(true, Ordering::Release);
         let _last = self.committing.lock();
         self.store.flush();
+    }
+
+    /// Ends the work on hot files: what is half made is dropped.
+    pub fn stop_hot_work(&self) {
+        self.hot_jobs.close();
+    }
+
+    fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Acquire)
     }
 
     /// Makes one change: `plan` looks at the state and decides, then its record is made durable and
@@ -309,7 +330,7 @@ impl Workspace {
         plan: impl FnOnce(&State) -> Result<Option<Op>, OpsError>,
     ) -> Result<Option<Line>, OpsError> {
         let _one_at_a_time = self.committing.lock();
-        if self.closing.load(Ordering::Acquire) {
+        if self.is_closing() {
             return Err(OpsError::Closing);
         }
         let (op, head, newest) = {
@@ -328,6 +349,10 @@ impl Workspace {
         };
         let line = self.store.append(head, record)?;
         self.state.write().apply(&line);
+        // Those of a snapshot wait until its files were moved there.
+        if let Op::Retarget { moves, .. } = &line.record.op {
+            self.warm_later(moves);
+        }
         Ok(Some(line))
     }
 }

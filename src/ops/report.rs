@@ -204,6 +204,8 @@ pub struct StatusReport {
     pub free_bytes: u64,
     /// Snapshots that are being made now.
     pub sealing: Vec<SealStatus>,
+    #[serde(default)]
+    pub hot: HotStatus,
     /// The daemon that holds the store; `None` when the store was opened directly.
     pub daemon: Option<DaemonStatus>,
 }
@@ -216,6 +218,30 @@ pub struct SealStatus {
     pub bytes_total: u64,
     pub files_total: u64,
     pub since: Timestamp,
+}
+
+/// Plain copies of files of versions, for reading without us.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct HotStatus {
+    pub files: u64,
+    pub bytes: u64,
+    /// The limit; 0 where there are to be none.
+    pub bytes_max: u64,
+    /// The version that is being warmed in the background.
+    pub warming: Option<WarmStatus>,
+    /// Versions that wait for that.
+    pub waiting: u64,
+}
+
+/// A version that is being warmed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WarmStatus {
+    pub model: ModelName,
+    pub version: VersionNumber,
+    pub files_done: u64,
+    pub files_total: u64,
+    pub bytes_done: u64,
+    pub bytes_total: u64,
 }
 
 /// The process that serves a mount.
@@ -236,6 +262,29 @@ pub struct ExportReport {
     pub directory: PathBuf,
     pub files: u64,
     pub bytes: u64,
+}
+
+/// A version was made hot, as far as it fits.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WarmReport {
+    pub model: ModelName,
+    pub version: VersionNumber,
+    /// Files that are hot now, and their bytes; small ones are never counted.
+    pub files: u64,
+    pub bytes: u64,
+    /// Those of them that were not before.
+    pub made_files: u64,
+    pub made_bytes: u64,
+    /// Files that stay cold.
+    pub skipped: Vec<WarmSkip>,
+}
+
+/// A file that stays cold, and why.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WarmSkip {
+    pub path: String,
+    pub bytes: u64,
+    pub why: String,
 }
 
 /// One thing that is not as it must be.
@@ -259,6 +308,11 @@ pub struct VerifyReport {
     pub chunks: u64,
     pub bytes_read: u64,
     pub read_data: bool,
+    /// Hot files that were hashed, and those of them that were wrong and are gone.
+    #[serde(default)]
+    pub hot_files: u64,
+    #[serde(default)]
+    pub hot_removed: Vec<String>,
     /// Empty when all is well.
     pub damage: Vec<Damage>,
     /// Harmless things: packs and manifests that nothing refers to.
@@ -319,6 +373,7 @@ pub enum Report {
         aliases: Vec<AliasSummary>,
     },
     Export(ExportReport),
+    Warm(WarmReport),
     Verify(VerifyReport),
     Repair(RepairReport),
     Catalog(CatalogReport),

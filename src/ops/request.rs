@@ -63,6 +63,13 @@ pub struct VerifyOptions {
     pub read_data: bool,
 }
 
+/// Make plain copies of a version's files, or of what is at `path` in it, for reading without us.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WarmOptions {
+    pub reference: Reference,
+    pub path: Option<PathBuf>,
+}
+
 /// Records of one model, or of the store.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct HistoryOptions {
@@ -103,6 +110,7 @@ pub enum Request {
         alias: AliasName,
     },
     Export(ExportOptions),
+    Warm(WarmOptions),
     Verify(VerifyOptions),
     /// Rebuild the catalog from packs, manifests and history.
     Repair,

@@ -39,6 +39,7 @@ impl Workspace {
                 Report::Retarget(self.remove_alias(context, &model, &alias)?)
             }
             Request::Export(options) => Report::Export(self.export(context, &options, progress)?),
+            Request::Warm(options) => Report::Warm(self.warm(context, &options, progress)?),
             Request::Verify(options) => Report::Verify(self.verify(context, &options, progress)?),
             Request::Repair => Report::Repair(self.repair(context)?),
             Request::DebugCatalog => Report::Catalog(self.catalog(context)?),

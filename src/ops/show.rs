@@ -140,13 +140,17 @@ impl Workspace {
         let space = self
             .space()
             .map_err(|e| OpsError::file("ask for the space of", self.directory(), e))?;
-        let mut sealing = self.sealing();
+        let (mut sealing, mut hot) = (self.sealing(), self.hot_status());
         let state = self.state();
         sealing.retain(|of| {
             // One that is still to be made is as open as the root.
             let access = state.model(&of.model).map_or(state.root_access(), |model| model.access);
             may_read(context, access)
         });
+        let is_seen = |warming: &super::WarmStatus| {
+            state.model(&warming.model).is_some_and(|model| may_read(context, model.access))
+        };
+        hot.warming = hot.warming.filter(is_seen);
         let head = state.head();
         Ok(StatusReport {
             store: self.directory().to_owned(),
@@ -158,6 +162,7 @@ impl Workspace {
             versions: state.models().map(|model| model.versions.len() as u64).sum(),
             free_bytes: space.blocks_available * space.block_bytes,
             sealing,
+            hot,
             daemon: None,
         })
     }

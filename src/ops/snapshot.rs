@@ -250,6 +250,7 @@ impl Workspace {
         }
         *progress.sealing.total.lock() = (source.bytes, source.files.len() as u64);
         progress.begin("sealing", source.bytes);
+        self.give_way(source.bytes);
         self.store.with_chunk_writer(|mut writer| {
             let is_draft = frozen.is_some();
             let stored = self.store_files(source, open, is_draft, &mut writer, progress)?;
@@ -262,7 +263,11 @@ impl Workspace {
             let stored_bytes = writer.finish()?.stored_bytes;
             self.move_alias(context, options, version)?;
             let mut report = self.report(context, options, version, &stored, stored_bytes, true);
-            report.notes.extend(frozen.and_then(|it| self.consume_draft(&options.model, it)));
+            let consumed = frozen.and_then(|it| {
+                let manifest = self.state().model(&options.model)?.versions.get(&version)?.manifest;
+                self.consume_draft(&options.model, it, &stored.movable(), manifest)
+            });
+            report.notes.extend(consumed);
             Ok(report)
         })
     }
@@ -307,15 +312,7 @@ impl Workspace {
         mut writer: ChunkWriter<'_>,
         frozen: Option<FrozenDraft>,
     ) -> Result<SnapshotReport, OpsError> {
-        if self.state().model(&options.model).is_none() {
-            let (uid, gid) = (context.caller.uid, context.caller.gid);
-            let access = Access { uid, gid, mode: MODEL_MODE };
-            match self.create_model(context, &options.model, access) {
-                // Somebody was faster; whether that one lets us in is asked below.
-                Ok(()) | Err(OpsError::ModelExists { .. }) => {}
-                Err(error) => return Err(error),
-            }
-        }
+        self.ensure_model(context, &options.model)?;
         let (version, follows) = self.next_version(&options.model)?;
         let at = (self.clock)();
         let Stored { digest, .. } = stored;
@@ -336,13 +333,14 @@ impl Workspace {
         if let Some(frozen) = &frozen {
             self.write_intent(&options.model, id, frozen)?;
         }
+        let mut moves = Vec::new();
         let committed = self.commit(&Context { now: at, ..context.clone() }, |state| {
             // Again: reading takes long, and the model may have been closed, or made anew by another.
             permit(state, context, &options.model, Action::Write)?;
             let model = state.model(&options.model).expect("permitted, so it is there");
             assert_eq!(model.next_version(), version, "one snapshot of a model at a time");
             let wish = options.alias.as_ref().map(|alias| (model, alias));
-            let moves = wish.map(|(model, alias)| model.move_to(alias, Some(version)));
+            moves.extend(wish.map(|(model, alias)| model.move_to(alias, Some(version))));
             Ok(Some(Op::Seal(Box::new(Seal {
                 model: options.model.clone(),
                 version,
@@ -354,7 +352,7 @@ impl Workspace {
                 bytes: stored.source.bytes,
                 stored_bytes,
                 follows,
-                moves: moves.into_iter().collect(),
+                moves: moves.clone(),
             }))))
         });
         if let Err(error) = committed {
@@ -364,8 +362,24 @@ impl Workspace {
             return Err(error);
         }
         let mut report = self.report(context, options, version, &stored, stored_bytes, false);
-        report.notes.extend(frozen.and_then(|it| self.consume_draft(&options.model, it)));
+        let consumed =
+            frozen.and_then(|it| self.consume_draft(&options.model, it, &stored.movable(), id));
+        report.notes.extend(consumed);
+        self.warm_later(&moves);
         Ok(report)
+    }
+
+    fn ensure_model(&self, context: &Context, name: &ModelName) -> Result<(), OpsError> {
+        if self.state().model(name).is_some() {
+            return Ok(());
+        }
+        let (uid, gid) = (context.caller.uid, context.caller.gid);
+        let access = Access { uid, gid, mode: MODEL_MODE };
+        match self.create_model(context, name, access) {
+            // Somebody was faster; whether that one lets us in is asked where it is recorded.
+            Ok(()) | Err(OpsError::ModelExists { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     fn next_version(

@@ -1,12 +1,13 @@
 //! Verifying: is everything there that was ever acknowledged, and is it what it was?
 //!
-//! Reads only. A check that could not run is a failure, not a pass.
+//! Reads only, but for hot files whose bytes are wrong: those copies are removed. A check that could not run is a failure, not a pass.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::{Context, Damage, OpsError, Progress, VerifyOptions, VerifyReport, Workspace};
 use crate::format::ids::{ChunkId, ManifestId};
 use crate::format::manifest::Manifest;
+use crate::store::hot::Checked;
 use crate::store::{Finding, PackCheck, name_of};
 
 impl Workspace {
@@ -31,6 +32,10 @@ impl Workspace {
         for (manifest, references) in &versions {
             self.check_version(manifest, references, &packs, &mut used, &mut damage);
         }
+        let (hot_files, hot_removed) = match options.read_data {
+            true => self.check_hot(progress),
+            false => (0, Vec::new()),
+        };
         let garbage = self.garbage(&versions, &packs, &used, &mut damage)?;
         Ok(VerifyReport {
             records,
@@ -40,9 +45,34 @@ impl Workspace {
             chunks: packs.chunks.len() as u64,
             bytes_read: packs.bytes_read,
             read_data: options.read_data,
+            hot_files,
+            hot_removed,
             damage,
             garbage,
         })
+    }
+
+    /// Hashes all hot files; how many there were, and the names of those that were wrong.
+    fn check_hot(&self, progress: &dyn Progress) -> (u64, Vec<String>) {
+        let (hot, layout) = (self.store.hot(), self.store.layout());
+        progress.begin("verifying hot files", hot.totals().bytes);
+        let mut removed = Vec::new();
+        let mut files = 0;
+        for digest in hot.digests() {
+            let mut advance = |bytes| {
+                progress.advance(bytes);
+                self.may_work()
+            };
+            match hot.check(&digest, &mut advance) {
+                Checked::Good => files += 1,
+                Checked::Removed => {
+                    files += 1;
+                    removed.push(layout.name_of(&layout.hot_file(&digest)));
+                }
+                Checked::Skipped => {}
+            }
+        }
+        (files, removed)
     }
 
     /// Every manifest that a version has, with the references that lead to it.

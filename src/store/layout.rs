@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::format::ids::{ManifestId, PackId};
+use crate::format::ids::{BlobDigest, ManifestId, PackId};
 use crate::format::names::ModelName;
 
 /// Digits of a history record's file name: enough for every 64-bit number.
@@ -79,6 +79,14 @@ impl Layout {
         self.root.join("hot")
     }
 
+    pub fn hot_file(&self, digest: &BlobDigest) -> PathBuf {
+        self.hot().join(digest.to_string())
+    }
+
+    pub fn hot_index(&self) -> PathBuf {
+        self.hot().join("index")
+    }
+
     pub fn drafts(&self) -> PathBuf {
         self.root.join("draft")
     }
@@ -93,12 +101,13 @@ impl Layout {
     }
 
     /// The directories that a store has from its first moment on.
-    pub fn directories(&self) -> [PathBuf; 6] {
+    pub fn directories(&self) -> [PathBuf; 7] {
         [
             self.temporary(),
             self.packs(),
             self.manifests(),
             self.history(),
+            self.hot(),
             self.drafts(),
             self.catalog(),
         ]

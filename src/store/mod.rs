@@ -7,6 +7,7 @@
 mod catalog;
 mod check;
 pub mod draft;
+pub mod hot;
 
 mod error;
 mod history;
@@ -30,6 +31,7 @@ use crate::sys::io::{self as durable, Io, Put};
 use crate::sys::lock::{self, LockError, LockGuard};
 
 use catalog::Catalog;
+use hot::{Hot, HotLimit};
 use packs::FinishedPack;
 use read::ReadCache;
 
@@ -54,6 +56,7 @@ pub struct Store {
     catalog: RwLock<Catalog>,
     read: ReadCache,
     history: History,
+    hot: Hot,
     _lock: LockGuard,
 }
 
@@ -106,6 +109,7 @@ impl Store {
         directory: &Path,
         holder: &str,
         cache_bytes: u64,
+        hot_limit: HotLimit,
     ) -> Result<Self, StoreError> {
         let layout = Layout::new(directory);
         // A configuration that cannot be looked at is another thing than none.
@@ -141,8 +145,9 @@ impl Store {
         let (catalog, sound) = open_catalog(&*io, &layout)?;
         let history = History::new(io.clone(), layout.clone());
         let read = ReadCache::new(cache_bytes);
-        let store =
-            Self { io, layout, config, catalog: RwLock::new(catalog), read, history, _lock: lock };
+        let hot = Hot::open(io.clone(), layout.clone(), hot_limit);
+        let catalog = RwLock::new(catalog);
+        let store = Self { io, layout, config, catalog, read, history, hot, _lock: lock };
         if !sound {
             store.rebuild_catalog()?;
         }
@@ -163,6 +168,11 @@ impl Store {
 
     pub fn history(&self) -> &History {
         &self.history
+    }
+
+    /// The hot files.
+    pub fn hot(&self) -> &Hot {
+        &self.hot
     }
 
     /// Replays the history, by way of the catalog where that helps.

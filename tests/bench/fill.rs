@@ -13,7 +13,9 @@ use std::time::Instant;
 
 use jiff::{SignedDuration, Timestamp};
 use modelfs::format::record::Door;
-use modelfs::ops::{Caller, Context, NoProgress, OpenOptions, SnapshotOptions, Source, Workspace};
+use modelfs::ops::{
+    Caller, Context, HotLimit, NoProgress, OpenOptions, SnapshotOptions, Source, Workspace,
+};
 use modelfs::sys::identity;
 use modelfs::sys::io::{Io, Real};
 
@@ -98,6 +100,7 @@ fn fill(store: &Path, models: u64, versions: u64) {
         create: true,
         holder: "bench".to_owned(),
         cache_bytes: CACHE_BYTES,
+        hot_limit: HotLimit::Untouched,
         clock: Timestamp::now,
     };
     let opened = Workspace::open(options, Arc::new(Unsynced), start, &context(start).caller);

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use jiff::Timestamp;
 use modelfs::format::record::{Access, Door};
 use modelfs::ops::{
-    Caller, Context, NoProgress, OpenOptions, OpsError, PromoteOptions, Report, Request,
+    Caller, Context, HotLimit, NoProgress, OpenOptions, OpsError, PromoteOptions, Report, Request,
     SnapshotOptions, Source, VerifyOptions, Workspace,
 };
 use modelfs::sys::io::{Io, Real};
@@ -30,7 +30,9 @@ const CALL: &str = "MODELFS_TEST_FAULT_CALL";
 /// The status of a child that ended on purpose in the middle of a call.
 const CRASHED: i32 = 77;
 /// What the draft holds when a snapshot begins.
-const DRAFT: [(&str, &[u8]); 3] = [("a", b"one"), ("b", b""), ("sub/c", b"three")];
+/// One file is large enough to become a hot one.
+const DRAFT: [(&str, &[u8]); 4] =
+    [("a", b"one"), ("b", b""), ("sub/c", b"three"), ("weights", &[7; 128 << 10])];
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Fault {
@@ -136,8 +138,8 @@ fn context() -> Context {
 
 fn open(store: &Path, io: Arc<dyn Io>, create: bool) -> Result<Workspace, OpsError> {
     let (directory, holder) = (store.to_owned(), "faults".to_owned());
-    let cache_bytes = 1 << 20;
-    let options = OpenOptions { directory, create, holder, cache_bytes, clock: now };
+    let (cache_bytes, hot_limit) = (1 << 20, HotLimit::OfDisk);
+    let options = OpenOptions { directory, create, holder, cache_bytes, hot_limit, clock: now };
     Workspace::open(options, io, now(), &context().caller)
 }
 
@@ -249,6 +251,7 @@ fn check(role: &str, store: &Path, said: &str, what: &str) {
     match workspace.run(&context(), request, &NoProgress) {
         Ok(Report::Verify(report)) => {
             assert!(report.damage.is_empty(), "{what}: {:?}", report.damage);
+            assert!(report.hot_removed.is_empty(), "{what}: {:?}", report.hot_removed);
         }
         other => panic!("{what}: {other:?}"),
     }

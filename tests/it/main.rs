@@ -19,6 +19,7 @@ mod full;
 mod fuzz;
 mod golden;
 mod hostile;
+mod hot;
 mod kill;
 mod live;
 mod main_job;

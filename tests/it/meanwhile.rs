@@ -15,8 +15,8 @@ use jiff::Timestamp;
 use modelfs::format::names::ModelName;
 use modelfs::format::record::{Access, Door};
 use modelfs::ops::{
-    Caller, Context, NoProgress, OpenOptions, OpsError, Progress, Report, Request, SnapshotOptions,
-    SnapshotReport, Source, VerifyOptions, Workspace,
+    Caller, Context, HotLimit, NoProgress, OpenOptions, OpsError, Progress, Report, Request,
+    SnapshotOptions, SnapshotReport, Source, VerifyOptions, Workspace,
 };
 use modelfs::sys::identity;
 use modelfs::sys::io::{Io, Real};
@@ -113,6 +113,7 @@ fn open(store: &Path, io: Arc<dyn Io>) -> Workspace {
         create: true,
         holder: "meanwhile".to_owned(),
         cache_bytes: 1 << 20,
+        hot_limit: HotLimit::Untouched,
         clock: || Timestamp::UNIX_EPOCH,
     };
     Workspace::open(options, io, Timestamp::UNIX_EPOCH, &owner().caller).expect("a sound store")

@@ -10,7 +10,7 @@ use modelfs::fs::{
     Changes, Detail, Entry, Filesystem, Flow, Found, FsError, Lookup, Reader, RenameMode,
     Requester, Settings, Written,
 };
-use modelfs::ops::{Caller, OpenOptions, Workspace};
+use modelfs::ops::{Caller, HotLimit, OpenOptions, Workspace};
 use modelfs::sys::io::Real;
 use nix::errno::Errno;
 
@@ -52,6 +52,7 @@ impl Tree {
             create: true,
             holder: "a test".into(),
             cache_bytes: 1 << 20,
+            hot_limit: HotLimit::Untouched,
             clock: now,
         };
         let workspace = Workspace::open(options, Arc::new(Real), now(), &caller).unwrap();

@@ -7,6 +7,7 @@
 //! as a writable mapping that has outlived its descriptor, is caught by a lease (`sys::lease`) on
 //! each file while it is read.
 
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
@@ -111,11 +112,12 @@ impl FrozenDraft {
     ///
     /// The draft's own directory is replaced by an empty one with the same owner and mode, in one
     /// step where the file system can; a directory in the draft is simply gone. Descriptors stay
-    /// good, nodes of the tree answer ESTALE from here on. Nothing is made durable.
+    /// good, nodes of the tree answer ESTALE from here on. Nothing is made durable. Gives the inodes,
+    /// with their devices, that can still be reached through the draft: those that somebody has open.
     ///
     /// # Errors
     /// The system call's; the draft is then as it was, and no longer frozen.
-    pub fn consume(self, destination: &Path) -> io::Result<()> {
+    pub fn consume(self, destination: &Path) -> io::Result<HashSet<(u64, u64)>> {
         let shared = &self.shared;
         let mut space = shared.space.write();
         let status = at::status(&self.directory)?;
@@ -140,9 +142,10 @@ impl FrozenDraft {
             }
             shared.nodes.lock().cut(Inode::of(&status));
         }
+        let held = shared.nodes.lock().held();
         space.frozen.retain(|frozen| frozen.id != self.id);
         drop(space);
-        Ok(())
+        Ok(held)
     }
 }
 

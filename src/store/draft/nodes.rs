@@ -4,7 +4,7 @@
 //! until they are gone. Invariant D2: an inode of the backing file system leads to a node only
 //! while we know of no reason why its number could have been given to another object.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
@@ -204,6 +204,13 @@ impl NodeTable {
             Some(Writer { paths: self.paths(*id), file: Arc::clone(&opened.file) })
         });
         writers.collect()
+    }
+
+    /// The inodes, with their devices, to which a descriptor leads that somebody still has.
+    pub(super) fn held(&self) -> HashSet<(u64, u64)> {
+        let held =
+            self.nodes.values().filter(|node| !node.opened.is_empty() || node.kept.is_some());
+        held.map(|node| (node.inode.dev, node.inode.ino)).collect()
     }
 
     /// Takes away a name; `last` says that the object, to which `there` leads, has no other, known or
