@@ -18,7 +18,7 @@ pub const ZSTD_LEVEL: i32 = 3;
 /// Level of zstd where it must keep up with planes.
 const FAST_LEVEL: i32 = 1;
 /// Level of zstd for what follows a prefix: there is little to store, and much to find it in.
-const PATCH_LEVEL: i32 = 12;
+const PATCH_LEVEL: i32 = 9;
 
 /// How a frame is made; reading it is the same for all.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
