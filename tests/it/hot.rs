@@ -106,7 +106,7 @@ fn a_sealed_draft_is_hot_at_once_without_a_copy() {
         (shown["hot"]["files"].as_u64(), shown["hot"]["bytes"].as_u64()),
         (Some(1), Some(BYTES as u64))
     );
-    let hot_bytes = mount.cli_json(&["stats"])["disk"]["hot_bytes"].as_u64();
+    let hot_bytes = mount.cli_json(&["stats"])["hot_bytes"].as_u64();
     assert!(BYTES as u64 <= hot_bytes.expect("a number"), "{hot_bytes:?}");
     mount.assert_sound();
 }
