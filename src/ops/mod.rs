@@ -22,11 +22,13 @@ mod show;
 mod snapshot;
 mod source;
 mod stats;
+mod streams;
 mod tensors;
 mod verify;
 mod warm;
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -36,14 +38,14 @@ use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use quick_cache::sync::Cache;
 
 use crate::format::ids::ManifestId;
-use crate::format::manifest::{FileEntry, Manifest};
+use crate::format::manifest::{ChunkRef, FileEntry, Manifest};
 use crate::format::names::ModelName;
 use crate::format::record::{Access, Actor, Op, Record};
 use crate::governance::{self, Action, Verdict};
 use crate::registry::state::State;
 use crate::store::draft::DraftTree;
 pub use crate::store::hot::HotLimit;
-use crate::store::{Line, Store, StoreError};
+use crate::store::{Line, Store, StoreError, Use};
 use crate::sys::io::Io;
 
 pub use crate::governance::Caller;
@@ -55,6 +57,7 @@ pub use snapshot::MESSAGE_BYTES_MAX;
 
 use contents::Sealing;
 use hot::HotJobs;
+use streams::Streams;
 
 /// Manifests that are kept parsed, in entries.
 const MANIFEST_ENTRIES_MAX: u64 = 2_000_000;
@@ -138,6 +141,7 @@ pub struct Workspace {
     /// Held from the decision until the record is published: one change at a time.
     committing: Mutex<()>,
     manifests: Cache<ManifestId, Arc<Manifest>, EntryWeight>,
+    streams: Streams,
     /// Drafts that were touched. No other lock is taken while it is held but the draft's own.
     drafts: Mutex<HashMap<ModelName, DraftTree>>,
     /// Snapshots under way. No other lock is taken while it is held.
@@ -181,6 +185,7 @@ impl Workspace {
             state: RwLock::new(state),
             committing: Mutex::new(()),
             manifests,
+            streams: Streams::new(cache_bytes),
             drafts: Mutex::new(HashMap::new()),
             sealing: Mutex::new(HashMap::new()),
             hot_jobs: HotJobs::default(),
@@ -234,16 +239,16 @@ impl Workspace {
         offset: u64,
         out: &mut [u8],
     ) -> Result<usize, OpsError> {
-        let mut start = 0;
+        let step = self.streams.note(&file.digest, file.bytes, offset, out.len());
+        let chunks = manifest.chunks(file);
+        if let Some((range, cursor)) = &step.ahead {
+            self.store.read_ahead(parts(chunks, range.clone()), cursor);
+        }
+        let usage = if step.is_sequential { Use::Once } else { Use::Again };
+        let end = offset.saturating_add(out.len() as u64);
         let mut done = 0;
-        for chunk in manifest.chunks(file) {
-            let end = start + u64::from(chunk.bytes);
-            let at = offset + done as u64;
-            if start <= at && at < end && done < out.len() {
-                let within = u32::try_from(at - start).expect("within a chunk");
-                done += self.store.read_chunk_at(chunk, within, &mut out[done..])?;
-            }
-            start = end;
+        for (chunk, _, part) in parts(chunks, offset..end) {
+            done += self.store.read_chunk_at(chunk, part.start, &mut out[done..], usage)?;
         }
         Ok(done)
     }
@@ -355,6 +360,29 @@ impl Workspace {
         }
         Ok(Some(line))
     }
+}
+
+/// The chunks of a file that hold some of `range`: each with the place in the file where it begins,
+/// and what of it is in the range.
+fn parts(
+    chunks: &[ChunkRef],
+    range: Range<u64>,
+) -> impl Iterator<Item = (&ChunkRef, u64, Range<u32>)> {
+    let mut end = 0;
+    let starts = chunks.iter().map(move |chunk| {
+        let start = end;
+        end += u64::from(chunk.bytes);
+        (chunk, start)
+    });
+    let (first, last) = (range.start, range.end);
+    starts
+        .skip_while(move |(chunk, start)| start + u64::from(chunk.bytes) <= first)
+        .take_while(move |(_, start)| *start < last)
+        .map(move |(chunk, start)| {
+            let within = |at: u64| at.saturating_sub(start).min(u64::from(chunk.bytes));
+            let within = |at| u32::try_from(within(at)).expect("within a chunk");
+            (chunk, start, within(first)..within(last))
+        })
 }
 
 /// Sees to it that the caller may do `action` to a model: as in the mount, the way there leads through

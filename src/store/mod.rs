@@ -33,7 +33,7 @@ use crate::sys::lock::{self, LockError, LockGuard};
 use catalog::Catalog;
 use hot::{Hot, HotLimit};
 use packs::FinishedPack;
-use read::ReadCache;
+use read::{ChunkReader, Reading};
 
 pub use catalog::{CatalogCounts, CatalogError, Place};
 pub use check::{Finding, PackCheck};
@@ -41,6 +41,7 @@ pub use error::StoreError;
 pub use history::{Head, History, Line};
 pub use layout::Layout;
 pub use packs::{list_named, name_of, read_footer, scan};
+pub use read::{Cursor, Use};
 pub use usage::DiskUsage;
 pub use write::{ChunkWriter, Like, Piece, Written};
 
@@ -53,8 +54,8 @@ pub struct Store {
     layout: Layout,
     config: Config,
     /// Written only to put a new catalog in the place of a bad one. Taken last of all locks.
-    catalog: RwLock<Catalog>,
-    read: ReadCache,
+    catalog: Arc<RwLock<Catalog>>,
+    read: Reading,
     history: History,
     hot: Hot,
     _lock: LockGuard,
@@ -144,9 +145,10 @@ impl Store {
         clear_temporary(&*io, &layout)?;
         let (catalog, sound) = open_catalog(&*io, &layout)?;
         let history = History::new(io.clone(), layout.clone());
-        let read = ReadCache::new(cache_bytes);
+        let catalog = Arc::new(RwLock::new(catalog));
+        let read = ChunkReader::new(io.clone(), layout.clone(), catalog.clone(), cache_bytes);
+        let read = Reading::new(read);
         let hot = Hot::open(io.clone(), layout.clone(), hot_limit);
-        let catalog = RwLock::new(catalog);
         let store = Self { io, layout, config, catalog, read, history, hot, _lock: lock };
         if !sound {
             store.rebuild_catalog()?;

@@ -14,9 +14,9 @@ use std::thread::{self, Scope, ScopedJoinHandle};
 
 use parking_lot::Mutex;
 
-use super::Store;
 use super::error::StoreError;
 use super::packs::{OpenPack, Record};
+use super::{Store, Use};
 use crate::format::codec::{self, BASE_BYTES_MAX, BASE_COUNT_MAX, Bases, Elements, Encoded};
 use crate::format::ids::{ChunkId, ManifestId};
 use crate::format::manifest::{ChunkRef, Manifest};
@@ -169,7 +169,7 @@ impl Store {
             let offset = u32::try_from(place.start).expect("a chunk is at most 16 MiB");
             let start = base_sample.len();
             base_sample.resize(start + place.len(), 0);
-            self.read_chunk_at(&base, offset, &mut base_sample[start..]).ok()?;
+            self.read_chunk_at(&base, offset, &mut base_sample[start..], Use::Again).ok()?;
             sample.extend_from_slice(&plain[place]);
         }
         if !codec::sample_prefers_delta(&sample, elements, &base_sample) {

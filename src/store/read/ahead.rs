@@ -1,0 +1,167 @@
+//! Reading ahead: a few threads that decode what a stream of reads will want next.
+//!
+//! Invariant A1: reading ahead changes when a block is decoded, never what a reader gets: what fails
+//! here is dropped without a word, and the reader who needs the block meets the same by itself.
+//! Memory: at most [`THREADS_MAX`] threads with one buffer of stored bytes each; the blocks count in
+//! the cache's limit. Nothing here knows of files.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+
+use parking_lot::{Condvar, Mutex};
+
+use super::ChunkReader;
+use crate::format::codec::BLOCK_BYTES;
+use crate::format::manifest::ChunkRef;
+
+/// Most threads, however many cores there are.
+const THREADS_MAX: usize = 16;
+/// Most jobs that wait; more are dropped, and their readers decode for themselves.
+const JOBS_MAX: usize = 512;
+/// Blocks of one job: they are read from disk together, and decoded by one thread.
+const JOB_BLOCKS: u32 = 4;
+
+/// How far a stream of reads has come, in bytes of its file: what lies before is not wanted any more.
+#[derive(Debug, Default)]
+pub struct Cursor(AtomicU64);
+
+impl Cursor {
+    /// Moves forward to `at`, or stays.
+    pub fn advance(&self, at: u64) {
+        self.0.fetch_max(at, Ordering::AcqRel);
+    }
+
+    fn at(&self) -> u64 {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+/// Some blocks of a chunk that will be wanted.
+pub struct Job {
+    pub(super) chunk: ChunkRef,
+    pub(super) blocks: Range<u32>,
+    /// Where the chunk begins in its file.
+    start: u64,
+    cursor: Arc<Cursor>,
+}
+
+impl Job {
+    /// Whether nobody has come to a block yet.
+    pub(super) fn is_wanted(&self, index: u32) -> bool {
+        let end = (u64::from(index) + 1) * BLOCK_BYTES as u64;
+        self.cursor.at() < self.start + end.min(self.chunk.bytes.into())
+    }
+}
+
+/// The jobs for bytes `range` of a chunk that begins at `start` in its file.
+pub fn jobs(
+    chunk: &ChunkRef,
+    start: u64,
+    range: Range<u32>,
+    cursor: &Arc<Cursor>,
+) -> impl Iterator<Item = Job> {
+    let block_bytes = u32::try_from(BLOCK_BYTES).expect("128 KiB");
+    let last = range.end.min(chunk.bytes).div_ceil(block_bytes);
+    let first = range.start / block_bytes;
+    (first..last).step_by(JOB_BLOCKS as usize).map(move |from| Job {
+        chunk: *chunk,
+        blocks: from..(from + JOB_BLOCKS).min(last),
+        start,
+        cursor: Arc::clone(cursor),
+    })
+}
+
+#[derive(Default)]
+struct Queue {
+    jobs: VecDeque<Job>,
+    closing: bool,
+}
+
+#[derive(Default)]
+struct Shared {
+    /// No lock is taken while it is held.
+    queue: Mutex<Queue>,
+    changed: Condvar,
+}
+
+/// The threads; none before the first job.
+pub struct Ahead {
+    shared: Arc<Shared>,
+    /// Started once. The queue's lock is not taken while it is held.
+    threads: Mutex<Option<Vec<JoinHandle<()>>>>,
+}
+
+impl Ahead {
+    pub fn new() -> Self {
+        Self { shared: Arc::default(), threads: Mutex::new(None) }
+    }
+
+    /// Leaves jobs to the threads; what finds no room in the queue is dropped.
+    pub fn submit(&self, reader: &Arc<ChunkReader>, jobs: impl Iterator<Item = Job>) {
+        self.start(reader);
+        let mut queue = self.shared.queue.lock();
+        let room = JOBS_MAX.saturating_sub(queue.jobs.len());
+        let before = queue.jobs.len();
+        queue.jobs.extend(jobs.take(room));
+        let added = queue.jobs.len() - before;
+        drop(queue);
+        for _ in 0..added {
+            self.shared.changed.notify_one();
+        }
+    }
+
+    fn start(&self, reader: &Arc<ChunkReader>) {
+        let mut threads = self.threads.lock();
+        if threads.is_some() {
+            return;
+        }
+        let count = thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX);
+        let spawn = |_| {
+            let (reader, shared) = (Arc::clone(reader), Arc::clone(&self.shared));
+            let work = move || work(&reader, &shared);
+            thread::Builder::new().name("ahead".to_owned()).spawn(work)
+        };
+        let started: Result<Vec<_>, _> = (0..count).map(spawn).collect();
+        *threads = Some(started.unwrap_or_else(|error| {
+            log::warn!("cannot start a thread to read ahead: {error}; reads will be slower");
+            Vec::new()
+        }));
+    }
+}
+
+impl Drop for Ahead {
+    fn drop(&mut self) {
+        let mut queue = self.shared.queue.lock();
+        queue.closing = true;
+        queue.jobs.clear();
+        drop(queue);
+        self.shared.changed.notify_all();
+        for thread in self.threads.lock().take().into_iter().flatten() {
+            // A panic in it was caught and is no business of ours now.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn work(reader: &ChunkReader, shared: &Shared) {
+    loop {
+        let job = {
+            let mut queue = shared.queue.lock();
+            loop {
+                if queue.closing {
+                    return;
+                }
+                match queue.jobs.pop_front() {
+                    Some(job) => break job,
+                    None => shared.changed.wait(&mut queue),
+                }
+            }
+        };
+        // A panic ends its claims, and its readers meet it themselves (A1).
+        let _ = catch_unwind(AssertUnwindSafe(|| reader.read_ahead(&job)));
+    }
+}
