@@ -27,6 +27,7 @@ def arguments():
     ask.add_argument("--mib", type=int, default=512, help="speed, memory: size of the large model")
     ask.add_argument("--models", type=int, default=10_000, help="scale: models")
     ask.add_argument("--versions", type=int, default=100, help="scale: versions of each")
+    ask.add_argument("--filler", help="scale: the program of fill.rs, if it is built; else cargo builds it")
     ask.add_argument("--files", type=int, default=1_000_000, help="scale: files in one version")
     ask.add_argument("--readers", type=int, default=16, help="memory: threads that read")
     ask.add_argument("--minutes", type=float, default=0, help="memory: and then so long of random work")

@@ -1,78 +1,33 @@
-//! Fills a store with many models and versions, for `scripts/bench scale`.
+//! Makes a store with many models and versions, for `scripts/bench scale`.
 //!
-//! `cargo bench --bench fill -- STORE MODELS VERSIONS` makes the models `m00000`, `m00001`, … through the
-//! same verb as every door. Nothing is synced, for a million versions would take a day of fsync: the
-//! bytes and names are those of a real store, their durability is not. All versions hold one small
-//! file of a few contents; each has a manifest and a record of its own.
+//! `cargo bench --bench fill -- STORE MODELS VERSIONS` seals one version as everybody does, and then writes
+//! the records of all others into the history: the models `m00000`, `m00001`, …, whose versions all have
+//! that one's files. Nothing is synced, for a million versions would take hours of fsync. The history is
+//! what a real one is, byte for byte of its form; manifests and packs are few, and the catalog is behind.
 
-use std::fs::{self, File};
-use std::io;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
 use jiff::{SignedDuration, Timestamp};
-use modelfs::format::record::Door;
+use modelfs::format::ids::RecordDigest;
+use modelfs::format::names::VersionNumber;
+use modelfs::format::record::{Access, Actor, Door, Op, Record, Seal};
 use modelfs::ops::{
     Caller, Context, HotLimit, NoProgress, OpenOptions, SnapshotOptions, Source, Workspace,
 };
 use modelfs::sys::identity;
-use modelfs::sys::io::{Io, Real};
+use modelfs::sys::io::Real;
 
-/// Contents that take turns.
-const CONTENTS: u64 = 4;
 /// Blocks that are kept decoded; nothing is read back.
 const CACHE_BYTES: u64 = 1 << 20;
+/// Bytes of the one file.
+const FILE_BYTES: usize = 100;
 
-/// The operating system, without waiting for the disk.
-struct Unsynced;
-
-impl Io for Unsynced {
-    fn create(&self, path: &Path) -> io::Result<File> {
-        Real.create(path)
-    }
-    fn open(&self, path: &Path) -> io::Result<File> {
-        Real.open(path)
-    }
-    fn read_at(&self, file: &File, out: &mut [u8], offset: u64) -> io::Result<usize> {
-        Real.read_at(file, out, offset)
-    }
-    fn write(&self, file: &File, bytes: &[u8]) -> io::Result<usize> {
-        Real.write(file, bytes)
-    }
-    fn sync_file(&self, _: &File) -> io::Result<()> {
-        Ok(())
-    }
-    fn sync_directory(&self, _: &Path) -> io::Result<()> {
-        Ok(())
-    }
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        Real.rename(from, to)
-    }
-    fn rename_if_absent(&self, from: &Path, to: &Path) -> io::Result<()> {
-        Real.rename_if_absent(from, to)
-    }
-    fn remove_file(&self, path: &Path) -> io::Result<()> {
-        Real.remove_file(path)
-    }
-    fn create_directory(&self, path: &Path) -> io::Result<()> {
-        Real.create_directory(path)
-    }
-    fn remove_tree(&self, path: &Path) -> io::Result<()> {
-        Real.remove_tree(path)
-    }
-    fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
-        Real.list(path)
-    }
-    fn file_bytes(&self, path: &Path) -> io::Result<u64> {
-        Real.file_bytes(path)
-    }
-}
-
-fn context(now: Timestamp) -> Context {
+fn caller() -> Caller {
     let (uid, gid) = (identity::own_uid(), identity::own_gid());
-    let caller = Caller { user: "bench".into(), uid, gid, groups: Vec::new(), door: Door::Cli };
-    Context { caller, now, assume: false }
+    Caller { user: "bench".into(), uid, gid, groups: Vec::new(), door: Door::Cli }
 }
 
 fn main() {
@@ -84,17 +39,39 @@ fn main() {
     };
     let store = PathBuf::from(store);
     let count = |word: &str| word.parse::<u64>().expect("a number");
-    fill(&store, count(models), count(versions));
+    let begun = Instant::now();
+    let start: Timestamp = "2025-01-01T00:00:00Z".parse().expect("a time");
+    seal_one(&store, start);
+    let mut history = History::open(&store);
+    let pattern = history.newest_seal();
+    let Caller { uid, gid, .. } = caller();
+    for model in 0..count(models) {
+        let access = Access { uid, gid, mode: 0o755 };
+        history.append(Op::CreateModel { model: model_name(model), access });
+    }
+    let (mut follows, mut version) = (None, VersionNumber::FIRST);
+    for _ in 0..count(versions) {
+        for model in 0..count(models) {
+            let model = model_name(model);
+            let message = format!("run {version} of {model}");
+            let seal = Seal { model, version, follows, message, ..pattern.clone() };
+            history.append(Op::Seal(Box::new(seal)));
+        }
+        (follows, version) = (Some(version), version.next());
+    }
+    println!("{} records, {:.1} s", history.newest.seq, begun.elapsed().as_secs_f64());
 }
 
-fn fill(store: &Path, models: u64, versions: u64) {
-    let sources = store.with_extension("sources");
-    for turn in 0..CONTENTS {
-        let directory = sources.join(turn.to_string());
-        fs::create_dir_all(&directory).expect("a directory beside the store");
-        fs::write(directory.join("weights.bin"), [turn as u8; 100]).expect("a small file");
-    }
-    let start: Timestamp = "2025-01-01T00:00:00Z".parse().expect("a time");
+fn model_name(number: u64) -> modelfs::format::names::ModelName {
+    format!("m{number:05}").parse().expect("a name")
+}
+
+/// A new store with the model `pattern` and its one version.
+fn seal_one(store: &Path, now: Timestamp) {
+    let source = store.with_extension("source");
+    fs::create_dir_all(&source).expect("a directory beside the store");
+    fs::write(source.join("weights.bin"), [7; FILE_BYTES]).expect("a small file");
+    let context = Context { caller: caller(), now, assume: false };
     let options = OpenOptions {
         directory: store.to_owned(),
         create: true,
@@ -103,33 +80,59 @@ fn fill(store: &Path, models: u64, versions: u64) {
         hot_limit: HotLimit::Untouched,
         clock: Timestamp::now,
     };
-    let opened = Workspace::open(options, Arc::new(Unsynced), start, &context(start).caller);
-    let workspace = opened.expect("a new store");
-    let begun = Instant::now();
-    for version in 0..versions {
-        for model in 0..models {
-            let number = version * models + model;
-            let now = start + SignedDuration::from_secs(i64::try_from(number).expect("small"));
-            seal(&workspace, &sources, model, number, now);
-        }
-        if version % 10 == 9 {
-            println!("{} versions, {:.0} s", (version + 1) * models, begun.elapsed().as_secs_f64());
-        }
-    }
-    workspace.close();
-    fs::remove_dir_all(&sources).expect("it is ours");
-}
-
-fn seal(workspace: &Workspace, sources: &Path, model: u64, number: u64, now: Timestamp) {
+    let workspace = Workspace::open(options, Arc::new(Real), now, &context.caller);
+    let workspace = workspace.expect("a new store");
     let options = SnapshotOptions {
-        model: format!("m{model:05}").parse().expect("a name"),
-        source: Source::Path(sources.join((number % CONTENTS).to_string())),
-        message: format!("run {number}"),
-        metrics: [("auc".to_owned(), 0.9.into())].into(),
+        model: "pattern".parse().expect("a name"),
+        source: Source::Path(source.clone()),
+        message: "the one whose files all have".to_owned(),
+        metrics: Default::default(),
         params: Default::default(),
         labels: Default::default(),
         datasets: Vec::new(),
         alias: None,
     };
-    workspace.snapshot(&context(now), &options, &NoProgress).expect("a version");
+    workspace.snapshot(&context, &options, &NoProgress).expect("a version");
+    workspace.close();
+    fs::remove_dir_all(&source).expect("it is ours");
+}
+
+/// The history of a store that nobody has open.
+struct History {
+    directory: PathBuf,
+    newest: Record,
+    digest: RecordDigest,
+}
+
+impl History {
+    fn open(store: &Path) -> History {
+        let directory = store.join("history");
+        let names = fs::read_dir(&directory).expect("a store has a history");
+        let newest = names.map(|name| name.expect("a name").path()).max().expect("has records");
+        let bytes = fs::read(newest).expect("a record can be read");
+        let (newest, digest) = Record::parse(&bytes).expect("sealing wrote it");
+        History { directory, newest, digest }
+    }
+
+    fn newest_seal(&self) -> Seal {
+        match &self.newest.op {
+            Op::Seal(seal) => Seal::clone(seal),
+            other => panic!("the newest record seals a version, found {other:?}"),
+        }
+    }
+
+    fn append(&mut self, op: Op) {
+        let Caller { user, uid, door, .. } = caller();
+        let record = Record {
+            seq: self.newest.seq + 1,
+            prev: self.digest,
+            time: self.newest.time + SignedDuration::from_secs(1),
+            actor: Actor { user, uid, door },
+            op,
+        };
+        let (bytes, digest) = record.encode().expect("a short record");
+        let path = self.directory.join(format!("{:020}.json", record.seq));
+        fs::write(&path, bytes).expect("room for a record");
+        (self.newest, self.digest) = (record, digest);
+    }
 }

@@ -32,20 +32,20 @@ class Sampler(threading.Thread):
         return largest / MIB
 
 
-def read_share(paths, seed, until, failed):
-    """Reads pieces of 4 KiB to 8 MiB, at random and in a row, until `until()`; EIO or a short read is a failure."""
+def read_share(paths, seed, budget, failed):
+    """Reads pieces of 4 KiB to 8 MiB, at random and in a row, until the budget is spent; EIO or a short read is a failure."""
     chance = random.Random(seed)
     try:
-        while not until():
+        while not budget():
             path = chance.choice(paths)
             size = os.path.getsize(path)
             with open(path, "rb", buffering=0) as source:
                 at = chance.randrange(size)
                 for _ in range(chance.randrange(1, 64)):
                     count = min(1 << chance.randrange(12, 24), size - at)
-                    if count <= 0 or until():
+                    if count <= 0 or budget():
                         break
-                    until.spend(count)
+                    budget.spend(count)
                     if len(os.pread(source.fileno(), count, at)) != count:
                         raise OSError(f"a short read of {path} at {at}")
                     at = at + count if chance.random() < 0.7 else chance.randrange(size)
@@ -54,7 +54,7 @@ def read_share(paths, seed, until, failed):
 
 
 class Budget:
-    """Bytes that readers share, or a moment."""
+    """What readers may read together, in bytes, or until when. Called: whether it is spent."""
 
     def __init__(self, bytes_left=None, ends=None):
         self.left, self.ends, self.lock = bytes_left, ends, threading.Lock()

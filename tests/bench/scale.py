@@ -6,6 +6,7 @@ import glob
 import os
 import shutil
 import subprocess
+import sys
 import time
 
 import machine
@@ -54,11 +55,11 @@ class Mounted:
 
 def fill(store, settings):
     """Through the library, not synced: see fill.rs."""
-    command = ["cargo", "bench", "--quiet", "--locked", "--bench", "fill", "--", store.path, str(settings.models),
-               str(settings.versions)]
-    if not shutil.which("cargo"):
-        raise machine.BenchError("`cargo` is missing: the store is filled by a program of this package")
-    subprocess.run(command, cwd=ROOT, check=True)
+    program = [settings.filler] if settings.filler else ["cargo", "bench", "--quiet", "--locked", "--bench", "fill", "--"]
+    command = [*program, store.path, str(settings.models), str(settings.versions)]
+    if not shutil.which(command[0]):
+        raise machine.BenchError(f"no `{command[0]}`: the store is filled by a program of this package")
+    subprocess.run(command, cwd=ROOT, stdout=sys.stderr, check=True)
 
 
 def many_versions(settings, place):
@@ -66,7 +67,7 @@ def many_versions(settings, place):
     spent = seconds(lambda: fill(store, settings))
     found = Mounted(store, os.path.join(place, "mount"))
     total = settings.models * settings.versions
-    found.add("filling it, without syncing", spent, f"{total / spent:,.0f} versions/s, building included")
+    found.add("filling it, without syncing", spent, f"{total / spent:,.0f} versions/s")
     found.open("open, page cache dropped")
     middle = os.path.join(found.point, f"m{settings.models // 2:05}")
     found.time("ls of the root", "ls", "-f", found.point)

@@ -81,6 +81,7 @@ def compare(settings, source, kinds, place, targets):
             row["ours / target"] = mine["bytes"] / MB / targets[family] if family in targets else None
         sizes.append(row)
         times.append({"family": family, "modelfs MB/s": logical / MB / mine["cost"].wall,
+                      "modelfs CPU s/GB": mine["cost"].cpu / logical * 1e9,
                       **{f"{name} wall": got["cost"].wall / mine["cost"].wall for name, got in others.items()},
                       **{f"{name} CPU": got["cost"].cpu / mine["cost"].cpu for name, got in others.items()}})
         parts.append({"family": family, **mine["parts"],

@@ -59,16 +59,18 @@ def read_below(directory):
     return total
 
 
-def timed_read(directory):
+def timed_read(directory, expected):
     began = time.perf_counter()
     total = read_below(directory)
+    if total != expected:
+        raise machine.BenchError(f"`{directory}` gave {total} bytes, expected {expected}")
     return total / MIB / (time.perf_counter() - began)
 
 
-def read_twice(version):
+def read_twice(version, expected):
     """MiB/s with the page cache dropped, and again."""
     machine.drop_caches()
-    return timed_read(version), timed_read(version)
+    return timed_read(version, expected), timed_read(version, expected)
 
 
 def can(settings, *words):
@@ -89,7 +91,7 @@ def read_ours(store, point, first, settings):
             version = store.version(point, MODEL, 1)
             if name == "hot":
                 machine.run([*store.command, "warm", f"{MODEL}/v1"])
-            found[name] = read_twice(version)
+            found[name] = read_twice(version, machine.bytes_below(first))
             if name == "served":
                 machine.require_same(first, version, "modelfs")
         finally:
@@ -115,7 +117,7 @@ def one_round(kind, first, second, place, settings):
         elif kind.mounts:
             store.mount(point)
             try:
-                found["served"] = read_twice(store.version(point, MODEL, 1))
+                found["served"] = read_twice(store.version(point, MODEL, 1), machine.bytes_below(first))
             finally:
                 store.unmount(point)
         return found
@@ -137,7 +139,7 @@ def main(settings):
         rounds = {kind.name: [] for kind in kinds}
         plain = []
         for number in range(settings.rounds):
-            plain.append(read_twice(first))
+            plain.append(read_twice(first, machine.bytes_below(first)))
             for kind in kinds:
                 machine.say(f"round {number + 1}: {kind.name}")
                 try:

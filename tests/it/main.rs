@@ -29,6 +29,7 @@ mod refusals;
 mod semantics;
 mod semantics_draft;
 mod stats;
+mod stress;
 mod tensors;
 mod tidy;
 mod tree;

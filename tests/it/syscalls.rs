@@ -3,6 +3,7 @@
 //! Only what tests ask of the kernel; nothing here knows of modelfs.
 
 use std::ffi::CString;
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -168,6 +169,50 @@ pub fn disk_bytes(path: &Path) -> (u64, u64) {
         let mut found: libc::statvfs = std::mem::zeroed();
         assert_eq!(libc::statvfs(path.as_ptr(), &raw mut found), 0, "statvfs: {}", last_errno());
         (found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize)
+    }
+}
+
+/// Tells the kernel to drop what it has cached of a file, so that it must be read anew.
+pub fn forget_pages(file: &File) {
+    // SAFETY: the descriptor is open.
+    let failed = unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
+    assert_eq!(failed, 0, "posix_fadvise");
+}
+
+/// A whole file, mapped for reading; it outlives the descriptor.
+pub struct Mapping {
+    at: *mut libc::c_void,
+    len: usize,
+}
+
+// SAFETY: the pages can only be read, and belong to this value until it is dropped.
+unsafe impl Send for Mapping {}
+
+impl Mapping {
+    pub fn of(file: &File) -> io::Result<Mapping> {
+        let len = usize::try_from(file.metadata()?.len()).expect("a small file");
+        let fd = file.as_raw_fd();
+        // SAFETY: a new mapping at a place that the kernel chooses; the descriptor is open.
+        let at = unsafe {
+            libc::mmap(std::ptr::null_mut(), len, libc::PROT_READ, libc::MAP_SHARED, fd, 0)
+        };
+        if at == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(Mapping { at, len })
+    }
+
+    /// What is read here may end the process with SIGBUS where the file cannot be read.
+    pub fn bytes(&self) -> &[u8] {
+        // SAFETY: `len` bytes are mapped at `at` until drop; sealed files do not change.
+        unsafe { std::slice::from_raw_parts(self.at.cast(), self.len) }
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: mapped by `of`, and nothing borrows it any more.
+        unsafe { libc::munmap(self.at, self.len) };
     }
 }
 
