@@ -223,9 +223,12 @@ pub fn encode_delta(plain: &[u8], elements: Elements, base: &[u8]) -> Encoded {
     or_raw(encoded, plain)
 }
 
-/// Encodes a chunk with `prefix`, the bytes of all its bases, before each block.
+/// Encodes a chunk with `prefix`, the bytes of all its bases, before each block; alone, where that
+/// cannot be one.
 pub fn encode_patch(plain: &[u8], prefix: &[u8]) -> Encoded {
-    let mut patcher = frame::Patcher::new(prefix);
+    let Some(mut patcher) = frame::Patcher::new(prefix) else {
+        return encode(plain, Elements::Unknown);
+    };
     let encoded = encode_blocks(Codec::Patch, plain, |_, block, out| patcher.put(block, out));
     or_raw(encoded, plain)
 }
@@ -464,6 +467,16 @@ mod tests {
                 assert!(!matches!(decoded(&encoded, b"", plain.len()), Ok(back) if back == plain));
             }
         }
+    }
+
+    #[test]
+    fn a_prefix_that_looks_like_a_dictionary_is_none() {
+        let mut prefix = noise(5000);
+        prefix[..4].copy_from_slice(&[0x37, 0xa4, 0x30, 0xec]);
+        assert_ne!(encode_patch(&prefix.clone(), &prefix).codec, Codec::Patch);
+        let encoded = encode_patch(&prefix.clone(), &prefix[1..]);
+        assert_eq!(encoded.codec, Codec::Patch);
+        assert!(decoded(&encoded, &prefix[1..], 5000).unwrap() == prefix);
     }
 
     #[test]

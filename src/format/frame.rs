@@ -8,7 +8,7 @@ use std::io::{self, Cursor};
 
 use zstd::bulk::{Compressor, Decompressor};
 use zstd::zstd_safe::{
-    CCtx, CParameter, DCtx, ParamSwitch, Strategy, compress_bound, get_error_name,
+    CCtx, CParameter, DCtx, MAGIC_DICTIONARY, ParamSwitch, Strategy, compress_bound, get_error_name,
 };
 
 use super::codec::CodecError;
@@ -86,28 +86,31 @@ fn compressor(effort: Effort) -> Compressor<'static> {
 }
 
 /// Makes frames that refer to bytes before them.
-pub(super) struct Patcher<'a> {
-    context: CCtx<'a>,
-    prefix: &'a [u8],
+pub(super) struct Patcher {
+    context: CCtx<'static>,
 }
 
-impl<'a> Patcher<'a> {
-    /// For frames that follow `prefix`.
-    pub fn new(prefix: &'a [u8]) -> Self {
+impl Patcher {
+    /// For frames that follow `prefix`; `None` where zstd would take that for a dictionary with tables.
+    pub fn new(prefix: &[u8]) -> Option<Self> {
+        if prefix.starts_with(&MAGIC_DICTIONARY.to_le_bytes()) {
+            return None;
+        }
         let mut context = CCtx::create();
         for parameter in
             [CParameter::CompressionLevel(PATCH_LEVEL), CParameter::ContentSizeFlag(false)]
         {
             context.set_parameter(parameter).expect("zstd knows the parameter and its range");
         }
-        Self { context, prefix }
+        // Looked through once for all frames; as a prefix it would be for each.
+        context.load_dictionary(prefix).expect("a prefix needs only memory");
+        Some(Self { context })
     }
 
     /// Appends one frame of `bytes` to `out`.
     pub fn put(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
         let start = out.len();
         out.reserve(compress_bound(bytes.len()));
-        self.context.ref_prefix(self.prefix).expect("a prefix needs only memory");
         let mut out = Cursor::new(out);
         out.set_position(start as u64);
         self.context
