@@ -18,9 +18,11 @@ const STREAMS_MAX: usize = 64;
 const SKIP_BYTES_MAX: u64 = 16 << 20;
 /// Pieces of one size that the kernel may send out of order.
 const DISORDER_MAX: u64 = 4;
+/// Smaller reads come in order, or they are no stream.
+const PIECE_BYTES_MIN: u64 = 64 << 10;
 /// Reads that must have followed one another before anything is read ahead.
-const SCORE_MIN: u8 = 2;
-const SCORE_MAX: u8 = 4;
+const SCORE_MIN: u8 = 3;
+const SCORE_MAX: u8 = 6;
 /// What is read ahead of a new stream; doubled with each step.
 const WINDOW_BYTES_MIN: u64 = 1 << 20;
 /// Most that is read ahead of a stream.
@@ -84,7 +86,7 @@ impl Streams {
         let mut table = self.table.lock();
         table.reads += 1;
         let now = table.reads;
-        let near = count * DISORDER_MAX;
+        let near = if count < PIECE_BYTES_MIN { 0 } else { count * DISORDER_MAX };
         let known = table.streams.iter_mut().filter(|it| it.file == *file);
         let nearest = known.min_by_key(|it| it.next.abs_diff(offset));
         let Some(stream) = nearest.filter(|it| it.follows(offset, near)) else {
@@ -160,5 +162,119 @@ impl Stream {
         }
         (self.window, self.ahead) = (window.max(WINDOW_BYTES_MIN), goal);
         Some(start..goal)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+    const FILE_BYTES: u64 = 256 * MIB;
+
+    fn file(name: &str) -> BlobDigest {
+        BlobDigest::of(name.as_bytes())
+    }
+
+    /// What is read ahead for reads of `count` bytes at these offsets.
+    fn ahead_of(streams: &Streams, reads: impl IntoIterator<Item = (u64, u64)>) -> Vec<Range<u64>> {
+        let note = |(offset, count): (u64, u64)| {
+            streams.note(&file("a"), FILE_BYTES, offset, usize::try_from(count).unwrap())
+        };
+        reads.into_iter().filter_map(|read| note(read).ahead.map(|(range, _)| range)).collect()
+    }
+
+    fn total(ranges: &[Range<u64>]) -> u64 {
+        ranges.iter().map(|range| range.end - range.start).sum()
+    }
+
+    #[test]
+    fn a_stream_is_read_ahead_once_up_to_the_end_of_its_file() {
+        for count in [4 << 10, 100_000, 128 << 10, MIB] {
+            let streams = Streams::new(128 * MIB);
+            let reads = (0..FILE_BYTES.div_ceil(count)).map(|read| (read * count, count));
+            let ahead = ahead_of(&streams, reads);
+            assert!(ahead[0].start <= 3 * count, "it begins with the third read: {:?}", ahead[0]);
+            assert!(ahead.windows(2).all(|two| two[0].end <= two[1].start), "nothing comes twice");
+            assert!(FILE_BYTES - 8 * MIB < total(&ahead), "{count}: {}", total(&ahead));
+            assert_eq!(ahead.last().unwrap().end, FILE_BYTES);
+            assert!(total(&ahead) <= FILE_BYTES);
+        }
+    }
+
+    #[test]
+    fn reads_at_random_are_not_read_ahead() {
+        for within in [2 * MIB, 32 * MIB, FILE_BYTES] {
+            let streams = Streams::new(128 * MIB);
+            // A generator of all residues: far from and near to each other.
+            let at = |step: u64| (step * 40_503 * 4_096 + step * step * 4_096) % within;
+            let ahead =
+                ahead_of(&streams, (0..5_000).map(|step| (at(step) / 4_096 * 4_096, 4_096)));
+            assert!(total(&ahead) < 16 * MIB, "{within}: {}", total(&ahead));
+        }
+    }
+
+    #[test]
+    fn several_streams_in_one_file_are_followed_each() {
+        let streams = Streams::new(128 * MIB);
+        let starts = [0, 60 * MIB, 120 * MIB, 180 * MIB];
+        let reads = (0..40).flat_map(|step| starts.map(|start| (start + step * MIB, MIB)));
+        let ahead = ahead_of(&streams, reads);
+        for start in starts {
+            let of = |range: &&Range<u64>| (start..start + 60 * MIB).contains(&range.start);
+            let own: Vec<_> = ahead.iter().filter(of).cloned().collect();
+            assert!(30 * MIB < total(&own), "{start}: {own:?}");
+        }
+    }
+
+    #[test]
+    fn pieces_out_of_order_are_one_stream() {
+        let streams = Streams::new(128 * MIB);
+        let reads = (0..64).map(|step| ((step ^ 1) * MIB, MIB));
+        let ahead = ahead_of(&streams, reads);
+        assert!(48 * MIB < total(&ahead), "{ahead:?}");
+        assert_eq!(streams.table.lock().streams.len(), 1);
+    }
+
+    #[test]
+    fn a_forward_skip_is_the_same_stream_and_a_longer_one_another() {
+        for (skip, streams_expected) in [(15 * MIB, 1), (17 * MIB, 2)] {
+            let streams = Streams::new(128 * MIB);
+            let before = (0..8).map(|step| (step * MIB, MIB));
+            let after = (0..8).map(|step| (8 * MIB + skip + step * MIB, MIB));
+            let ahead = ahead_of(&streams, before.chain(after));
+            assert_eq!(streams.table.lock().streams.len(), streams_expected, "{skip}");
+            let last = ahead.last().unwrap();
+            assert!(16 * MIB + skip < last.end, "{skip}: it goes on behind the skip: {last:?}");
+        }
+    }
+
+    #[test]
+    fn streams_share_half_of_the_cache() {
+        let streams = Streams::new(16 * MIB);
+        let names: Vec<_> = (0..8).map(|name: u32| file(&name.to_string())).collect();
+        let mut ends = vec![0; names.len()];
+        for step in 0..32 {
+            for (name, end) in names.iter().zip(&mut ends) {
+                let note = streams.note(name, FILE_BYTES, step * MIB, 1 << 20);
+                if let Some((range, _)) = note.ahead {
+                    *end = range.end;
+                }
+                if 16 < step {
+                    assert!(*end <= (step + 1) * MIB + MIB, "{step}: {end}");
+                }
+            }
+        }
+        assert!(ends.iter().all(|end| 0 < *end));
+    }
+
+    #[test]
+    fn streams_that_come_and_go_take_no_more_room() {
+        let streams = Streams::new(128 * MIB);
+        for name in 0..1_000 {
+            let name = file(&name.to_string());
+            (0..4).for_each(|step| drop(streams.note(&name, FILE_BYTES, step * MIB, 1 << 20)));
+        }
+        assert_eq!(streams.table.lock().streams.len(), STREAMS_MAX);
     }
 }

@@ -362,6 +362,11 @@ impl Claim<'_> {
         self.key.1
     }
 
+    #[cfg(test)]
+    pub fn waiting(&self) -> usize {
+        self.flight.waiting.load(Ordering::Acquire)
+    }
+
     /// Says how deep the record is that is read.
     pub fn set_depth(&self, depth: u8) {
         self.flight.depth.store(depth, Ordering::Release);

@@ -65,6 +65,8 @@ pub(super) struct ChunkReader {
     /// Packs in which something damaged was met: their chunks are stored anew when they come again.
     /// Guards nothing else; no lock is taken while it is held.
     suspect: Mutex<HashSet<PackId>>,
+    #[cfg(test)]
+    decodes: std::sync::atomic::AtomicUsize,
 }
 
 /// What of a block is wanted, and where.
@@ -131,6 +133,8 @@ impl ChunkReader {
             heads: Cache::new(HEADS_MAX),
             packs: Cache::new(OPEN_PACKS_MAX),
             suspect: Mutex::new(HashSet::new()),
+            #[cfg(test)]
+            decodes: Default::default(),
         }
     }
 
@@ -365,6 +369,8 @@ impl ChunkReader {
         below: u8,
         plain: &mut [u8],
     ) -> Result<(), StoreError> {
+        #[cfg(test)]
+        self.decodes.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
         let head = &found.head;
         let block = &head.blocks[index as usize];
         let is_plain = stored.len() == plain.len();
