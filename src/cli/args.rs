@@ -87,6 +87,9 @@ pub struct Mount {
     /// most 50G]
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     pub hot_bytes: Option<u64>,
+    /// Room in memory for what was decoded and may be read again, such as 1G [default: 128M]
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
+    pub cache_bytes: Option<u64>,
     /// Set by `--background` for the process that it starts.
     #[arg(long, hide = true, conflicts_with = "background")]
     pub detached: bool,
@@ -417,8 +420,15 @@ mod tests {
         check("debug catalog", Command::Debug(Debug { command: DebugCommand::Catalog }));
         let mount = |background, detached| {
             let mountpoint = PathBuf::from("/models");
-            let (allow_other, hot_bytes) = (true, None);
-            Command::Mount(Mount { mountpoint, background, allow_other, hot_bytes, detached })
+            let (allow_other, hot_bytes, cache_bytes) = (true, None, None);
+            Command::Mount(Mount {
+                mountpoint,
+                background,
+                allow_other,
+                hot_bytes,
+                cache_bytes,
+                detached,
+            })
         };
         check("mount /models --allow-other --background", mount(true, false));
         check("mount /models --allow-other --detached", mount(false, true));
@@ -444,6 +454,7 @@ mod tests {
         check("promote churn/v1 v2", ErrorKind::ValueValidation);
         check("snapshot churn --metric auc", ErrorKind::ValueValidation);
         check("mount /models --hot-bytes many", ErrorKind::ValueValidation);
+        check("mount /models --cache-bytes -1", ErrorKind::UnknownArgument);
         check("snapshot churn --metric =1", ErrorKind::ValueValidation);
         check("alias remove churn", ErrorKind::MissingRequiredArgument);
         check("mount", ErrorKind::MissingRequiredArgument);

@@ -78,7 +78,7 @@ fn options(
         store: store.to_owned(),
         mountpoint,
         audience: if arguments.allow_other { Audience::Others } else { Audience::Owner },
-        cache_bytes: DAEMON_CACHE_BYTES,
+        cache_bytes: arguments.cache_bytes.unwrap_or(DAEMON_CACHE_BYTES),
         hot_limit: arguments.hot_bytes.map_or(HotLimit::OfDisk, HotLimit::Bytes),
         owner: config::caller().map_err(|error| of_io("cannot tell who we are", &error))?,
         version: VERSION.to_owned(),
@@ -136,6 +136,9 @@ fn start(arguments: &Mount, store: &Path, mountpoint: &Path) -> Result<DaemonSta
     }
     if let Some(bytes) = arguments.hot_bytes {
         command.arg("--hot-bytes").arg(bytes.to_string());
+    }
+    if let Some(bytes) = arguments.cache_bytes {
+        command.arg("--cache-bytes").arg(bytes.to_string());
     }
     command.arg("--").arg(mountpoint).stdin(Stdio::null()).stdout(Stdio::piped());
     let mut child = command

@@ -25,6 +25,7 @@ mod live;
 mod main_job;
 mod meanwhile;
 mod permissions;
+mod reading;
 mod refusals;
 mod semantics;
 mod semantics_draft;

@@ -161,6 +161,13 @@ pub fn fsync(path: &Path) -> Outcome {
     outcome(unsafe { libc::fsync(fd.as_raw_fd()) })
 }
 
+/// Lets the kernel forget the pages of a file that nobody has mapped.
+pub fn drop_pages(file: &std::fs::File) {
+    // SAFETY: no memory is involved.
+    let status = unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
+    assert_eq!(status, 0, "the kernel takes the advice");
+}
+
 /// Total and free bytes of the file system at `path`, as `df` shows them.
 pub fn disk_bytes(path: &Path) -> (u64, u64) {
     let path = c(path);
