@@ -27,6 +27,8 @@ const MOVED_FILES_MAX: usize = 10_000;
 const MARKED_VERSIONS_MAX: usize = 10_000;
 /// Hot files leave this part of the disk free.
 const FREE_SHARE: u64 = 20;
+/// Read at once while warming.
+const PIECE_BYTES: usize = 1 << 20;
 
 /// A version whose files are to be hot.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -295,10 +297,16 @@ impl Workspace {
             Begun::Refused(why) => return Ok(Warmed::Refused(why)),
             Begun::Write(new) => new,
         };
-        for chunk in manifest.chunks(file) {
-            let bytes = self.store.read_chunk(chunk)?;
-            new.write(&bytes).map_err(failed)?;
-            if !goes_on(u64::from(chunk.bytes)) {
+        // As a stream is read, so that all cores decode; what was written is compared as a whole.
+        let (mut piece, mut done) = (vec![0; PIECE_BYTES], 0);
+        loop {
+            let count = self.read_file(manifest, file, done, &mut piece)?;
+            if count == 0 {
+                break;
+            }
+            new.write(&piece[..count]).map_err(failed)?;
+            done += count as u64;
+            if !goes_on(count as u64) {
                 return Ok(Warmed::Stopped);
             }
         }
