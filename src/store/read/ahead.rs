@@ -2,6 +2,9 @@
 //!
 //! Invariant A1: reading ahead changes when a block is decoded, never what a reader gets: what fails
 //! here is dropped without a word, and the reader who needs the block meets the same by itself.
+//! Invariant A2: no thread begins a job while as many readers decode as there are cores: they decode
+//! where the bytes are wanted, which is less work. Where the kernel asks for one piece at a time, or
+//! there are more cores than pieces, the threads do the rest.
 //! Memory: at most [`THREADS_MAX`] threads with one buffer of stored bytes each; the blocks count in
 //! the cache's limit. Nothing here knows of files.
 
@@ -9,7 +12,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 
 use parking_lot::{Condvar, Mutex};
@@ -81,36 +84,76 @@ struct Queue {
     closing: bool,
 }
 
-#[derive(Default)]
-struct Shared {
+/// What readers and the threads know of each other.
+pub struct Pace {
     /// No lock is taken while it is held.
     queue: Mutex<Queue>,
     changed: Condvar,
+    /// Readers that decode now. Falls under the queue's lock, so that no thread misses it.
+    readers: AtomicUsize,
+    cores: usize,
+}
+
+impl Pace {
+    pub fn new() -> Self {
+        Self {
+            queue: Mutex::default(),
+            changed: Condvar::new(),
+            readers: AtomicUsize::new(0),
+            cores: thread::available_parallelism().map_or(1, usize::from),
+        }
+    }
+
+    /// Counts a reader as one that decodes, until the guard is dropped.
+    pub fn enter(&self) -> Decoding<'_> {
+        self.readers.fetch_add(1, Ordering::AcqRel);
+        Decoding(self)
+    }
+
+    /// Whether a thread may begin a job (A2).
+    fn has_room(&self) -> bool {
+        self.readers.load(Ordering::Acquire) < self.cores
+    }
+}
+
+/// A reader that decodes.
+pub struct Decoding<'a>(&'a Pace);
+
+impl Drop for Decoding<'_> {
+    fn drop(&mut self) {
+        let queue = self.0.queue.lock();
+        self.0.readers.fetch_sub(1, Ordering::AcqRel);
+        let waits = !queue.jobs.is_empty();
+        drop(queue);
+        if waits {
+            self.0.changed.notify_one();
+        }
+    }
 }
 
 /// The threads; none before the first job.
 pub struct Ahead {
-    shared: Arc<Shared>,
+    pace: Arc<Pace>,
     /// Started once. The queue's lock is not taken while it is held.
     threads: Mutex<Option<Vec<JoinHandle<()>>>>,
 }
 
 impl Ahead {
-    pub fn new() -> Self {
-        Self { shared: Arc::default(), threads: Mutex::new(None) }
+    pub fn new(pace: Arc<Pace>) -> Self {
+        Self { pace, threads: Mutex::new(None) }
     }
 
     /// Leaves jobs to the threads; what finds no room in the queue is dropped.
     pub fn submit(&self, reader: &Arc<ChunkReader>, jobs: impl Iterator<Item = Job>) {
         self.start(reader);
-        let mut queue = self.shared.queue.lock();
+        let mut queue = self.pace.queue.lock();
         let room = JOBS_MAX.saturating_sub(queue.jobs.len());
         let before = queue.jobs.len();
         queue.jobs.extend(jobs.take(room));
         let added = queue.jobs.len() - before;
         drop(queue);
         for _ in 0..added {
-            self.shared.changed.notify_one();
+            self.pace.changed.notify_one();
         }
     }
 
@@ -119,10 +162,10 @@ impl Ahead {
         if threads.is_some() {
             return;
         }
-        let count = thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX);
+        let count = self.pace.cores.min(THREADS_MAX);
         let spawn = |_| {
-            let (reader, shared) = (Arc::clone(reader), Arc::clone(&self.shared));
-            let work = move || work(&reader, &shared);
+            let (reader, pace) = (Arc::clone(reader), Arc::clone(&self.pace));
+            let work = move || work(&reader, &pace);
             thread::Builder::new().name("ahead".to_owned()).spawn(work)
         };
         let started: Result<Vec<_>, _> = (0..count).map(spawn).collect();
@@ -135,11 +178,11 @@ impl Ahead {
 
 impl Drop for Ahead {
     fn drop(&mut self) {
-        let mut queue = self.shared.queue.lock();
+        let mut queue = self.pace.queue.lock();
         queue.closing = true;
         queue.jobs.clear();
         drop(queue);
-        self.shared.changed.notify_all();
+        self.pace.changed.notify_all();
         for thread in self.threads.lock().take().into_iter().flatten() {
             // A panic in it was caught and is no business of ours now.
             let _ = thread.join();
@@ -147,17 +190,24 @@ impl Drop for Ahead {
     }
 }
 
-fn work(reader: &ChunkReader, shared: &Shared) {
+fn work(reader: &ChunkReader, pace: &Pace) {
     loop {
         let job = {
-            let mut queue = shared.queue.lock();
+            let mut queue = pace.queue.lock();
             loop {
                 if queue.closing {
                     return;
                 }
-                match queue.jobs.pop_front() {
-                    Some(job) => break job,
-                    None => shared.changed.wait(&mut queue),
+                let job = if pace.has_room() { queue.jobs.pop_front() } else { None };
+                match job {
+                    Some(job) => {
+                        // A reader who is done wakes one of us only.
+                        if !queue.jobs.is_empty() {
+                            pace.changed.notify_one();
+                        }
+                        break job;
+                    }
+                    None => pace.changed.wait(&mut queue),
                 }
             }
         };

@@ -32,7 +32,7 @@ use crate::format::manifest::ChunkRef;
 use crate::format::pack;
 use crate::sys::io::{self as durable, Io};
 
-use ahead::{Ahead, Job};
+use ahead::{Ahead, Job, Pace};
 use blocks::{Block, BlockCache, Claim, DEPTH_UNKNOWN, Flight, Look};
 use records::Found;
 
@@ -43,8 +43,9 @@ pub use blocks::Use;
 const OPEN_PACKS_MAX: usize = 256;
 /// Heads of records that are kept parsed: about 200 bytes each.
 const HEADS_MAX: usize = 16_384;
-/// Stored blocks that are read from a pack together: 2 MiB at most.
-const RUN_BLOCKS_MAX: usize = 16;
+/// Stored blocks that are read from a pack together: 512 KiB at most. More would leave the core's cache
+/// before they are decoded.
+const RUN_BLOCKS_MAX: usize = 4;
 
 /// Longest record: a chunk that did not shrink, and its head.
 const RECORD_BYTES_MAX: usize = codec::CHUNK_BYTES_MAX + pack::HEAD_BYTES_MAX;
@@ -65,6 +66,7 @@ pub(super) struct ChunkReader {
     /// Packs in which something damaged was met: their chunks are stored anew when they come again.
     /// Guards nothing else; no lock is taken while it is held.
     suspect: Mutex<HashSet<PackId>>,
+    pace: Arc<Pace>,
     #[cfg(test)]
     decodes: std::sync::atomic::AtomicUsize,
 }
@@ -133,6 +135,7 @@ impl ChunkReader {
             heads: Cache::new(HEADS_MAX),
             packs: Cache::new(OPEN_PACKS_MAX),
             suspect: Mutex::new(HashSet::new()),
+            pace: Arc::new(Pace::new()),
             #[cfg(test)]
             decodes: Default::default(),
         }
@@ -214,6 +217,7 @@ impl ChunkReader {
         if mine.is_empty() {
             return Ok(());
         }
+        let _decoding = self.pace.enter();
         let found = self.find(chunk)?;
         let depth = found.head.bases.depth;
         mine.iter().for_each(|(claim, _)| claim.set_depth(depth));
@@ -538,7 +542,7 @@ pub(super) struct Reading {
 
 impl Reading {
     pub(super) fn new(chunks: ChunkReader) -> Self {
-        Self { ahead: Ahead::new(), chunks: Arc::new(chunks) }
+        Self { ahead: Ahead::new(Arc::clone(&chunks.pace)), chunks: Arc::new(chunks) }
     }
 }
 

@@ -250,3 +250,16 @@ fn a_pack_that_is_cut_off_gives_what_is_before_the_cut() {
     let Err(StoreError::ChunkDamaged { why, .. }) = error else { panic!("{error:?}") };
     assert_eq!(why, "the pack ends within it");
 }
+
+#[test]
+fn nothing_is_read_ahead_while_readers_keep_all_cores_busy() {
+    let scratch = scratch(ROOM);
+    let pace = &scratch.store.read.pace;
+    let cores = thread::available_parallelism().unwrap().get();
+    let decoding: Vec<_> = (0..cores).map(|_| pace.enter()).collect();
+    scratch.read_all_ahead(&Arc::default());
+    thread::sleep(Duration::from_millis(50));
+    assert_eq!(scratch.decodes(), 0);
+    drop(decoding);
+    scratch.wait_for(BLOCKS);
+}
