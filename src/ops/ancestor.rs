@@ -4,7 +4,7 @@
 //! compared by its digest.
 
 use std::collections::HashMap;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use super::Workspace;
 use crate::chunker::SMALL_BYTES;
-use crate::format::ids::ChunkId;
+use crate::format::ids::{BlobDigest, ChunkId};
 use crate::format::manifest::{
     ChunkRef, EntryIndex, FileEntry, FileTensors, METADATA_NAME, Manifest, Node, TensorLine,
 };
@@ -34,19 +34,21 @@ const METADATA_BYTES_MAX: u64 = 64 << 20;
 /// A tensor by what it is: its name, dtype and shape.
 type TensorKey = (String, Arc<str>, Vec<u64>);
 
-/// SHA-256 of files by their paths.
-type Sha256ByPath = HashMap<Vec<u8>, [u8; 32]>;
+/// SHA-256 of files by their other digests.
+type Sha256ByDigest = HashMap<BlobDigest, [u8; 32]>;
 
 /// The version that a new one follows.
 pub(super) struct Ancestor<'a> {
     workspace: &'a Workspace,
     manifest: Arc<Manifest>,
     paths: HashMap<Vec<u8>, EntryIndex>,
+    /// The files with each extension, by their lengths.
+    kinds: HashMap<OsString, Vec<(u64, EntryIndex)>>,
     /// Where the chunks of each file start.
     starts: HashMap<EntryIndex, Vec<u64>>,
     tables: HashMap<EntryIndex, FileTensors>,
     tensors: HashMap<TensorKey, (EntryIndex, u64)>,
-    sha256: OnceLock<Sha256ByPath>,
+    sha256: OnceLock<Sha256ByDigest>,
 }
 
 /// A file that is whole in the version before.
@@ -72,12 +74,15 @@ impl Workspace {
 
 impl<'a> Ancestor<'a> {
     fn new(workspace: &'a Workspace, manifest: Arc<Manifest>) -> Self {
-        let mut paths = HashMap::new();
+        let (mut paths, mut kinds) = (HashMap::new(), HashMap::<OsString, Vec<_>>::new());
         manifest.walk(|path, index, entry| {
-            if let Node::File(_) = entry.node {
-                paths.insert(path.to_vec(), index);
+            let Node::File(file) = &entry.node else { return };
+            paths.insert(path.to_vec(), index);
+            if let Some(kind) = Path::new(OsStr::from_bytes(path)).extension() {
+                kinds.entry(kind.to_owned()).or_default().push((file.bytes, index));
             }
         });
+        kinds.values_mut().for_each(|of_kind| of_kind.sort_unstable());
         // A table that cannot be read is a hint less.
         let tables = manifest.tensors().unwrap_or_default();
         let (mut starts, mut tensors) = (HashMap::new(), HashMap::new());
@@ -90,7 +95,7 @@ impl<'a> Ancestor<'a> {
         }
         let tables = tables.into_iter().map(|table| (table.file, table)).collect();
         let sha256 = OnceLock::new();
-        Self { workspace, manifest, paths, starts, tables, tensors, sha256 }
+        Self { workspace, manifest, paths, kinds, starts, tables, tensors, sha256 }
     }
 
     /// The chunk of a piece at `place` of a file, as it lies to the tensor that is the same there as
@@ -100,19 +105,22 @@ impl<'a> Ancestor<'a> {
         let (file, start) = self.tensors.get(&key)?;
         let start = (start + place.start).checked_sub(tensor.bytes.start)?;
         let index = self.starts.get(file)?.binary_search(&start).ok()?;
-        let chunk = self.chunks(*file)?.get(index)?;
+        let chunk = self.chunks(*file).get(index)?;
         (u64::from(chunk.bytes) == place.end - place.start).then_some(*chunk)
     }
 
-    /// The file of the same path, if it has as many `bytes`.
+    /// A file that may be the same as that at `path`, of as many `bytes`: the one of the same path, or
+    /// else of the same kind.
     pub fn candidate(&self, path: &Path, bytes: u64) -> Option<Known<'_>> {
-        let path = path.as_os_str().as_bytes();
-        let index = *self.paths.get(path)?;
-        let Node::File(file) = &self.manifest.entry(index).node else { return None };
-        if file.bytes != bytes || bytes == 0 {
+        if bytes == 0 {
             return None;
         }
-        let sha256 = *self.sha256().get(path)?;
+        let name = path.as_os_str().as_bytes();
+        let same =
+            self.paths.get(name).map(|index| self.file(*index)).filter(|it| it.1.bytes == bytes);
+        let other = || self.nearest_of_kind(path, bytes).filter(|(length, _)| *length == bytes);
+        let (index, file) = same.or_else(|| Some(self.file(other()?.1)))?;
+        let sha256 = *self.sha256().get(&file.digest)?;
         let (chunks, table) = (self.manifest.chunks(file), self.tables.get(&index));
         Some(Known { file, chunks, table, sha256 })
     }
@@ -121,14 +129,14 @@ impl<'a> Ancestor<'a> {
     /// without those of its large tensors.
     pub fn trail(&self, path: &Path, bytes: u64) -> Option<Trail> {
         let same = self.paths.get(path.as_os_str().as_bytes()).copied();
-        let index = same.or_else(|| self.nearest_of_kind(path.extension()?, bytes))?;
+        let index = same.or_else(|| Some(self.nearest_of_kind(path, bytes)?.1))?;
         let tensors = self.tables.get(&index).map_or(&[][..], |table| &table.tensors);
         let is_large = |tensor: &TensorLine| SMALL_BYTES <= tensor.bytes.end - tensor.bytes.start;
         let is_content = |start: u64| {
             let next = tensors.partition_point(|tensor| tensor.bytes.end <= start);
             tensors.get(next).is_none_or(|it| start < it.bytes.start || !is_large(it))
         };
-        let places = starts_of(&self.manifest, index).into_iter().zip(self.chunks(index)?);
+        let places = starts_of(&self.manifest, index).into_iter().zip(self.chunks(index));
         let places: Vec<_> = places
             .filter(|(start, _)| is_content(*start))
             .map(|(start, chunk)| (start..start + u64::from(chunk.bytes), *chunk))
@@ -137,34 +145,34 @@ impl<'a> Ancestor<'a> {
         Some(Trail { places, by_id, at: 0 })
     }
 
-    /// The file with this extension whose length is the nearest.
-    fn nearest_of_kind(&self, extension: &OsStr, bytes: u64) -> Option<EntryIndex> {
-        let is_same =
-            |path: &[u8]| Path::new(OsStr::from_bytes(path)).extension() == Some(extension);
-        let of_kind = self.paths.iter().filter(|(path, _)| is_same(path));
-        let length = |index: EntryIndex| match &self.manifest.entry(index).node {
-            Node::File(file) => file.bytes,
-            Node::Directory { .. } | Node::Symlink { .. } => 0,
-        };
-        // The path decides between equals, so that equal input has equal chunks.
-        of_kind
-            .min_by_key(|(path, index)| (length(**index).abs_diff(bytes), *path))
-            .map(|(_, index)| *index)
+    /// The file of the same kind whose length is the nearest. O(log n).
+    fn nearest_of_kind(&self, path: &Path, bytes: u64) -> Option<(u64, EntryIndex)> {
+        let of_kind = self.kinds.get(path.extension()?)?;
+        let above = of_kind.partition_point(|(length, _)| *length < bytes);
+        let near = [above.checked_sub(1), Some(above)].into_iter().flatten();
+        // The lower index between equals, so that equal input has equal chunks.
+        near.filter_map(|place| of_kind.get(place).copied())
+            .min_by_key(|(length, index)| (length.abs_diff(bytes), *index))
     }
 
-    fn chunks(&self, index: EntryIndex) -> Option<&[ChunkRef]> {
+    fn chunks(&self, index: EntryIndex) -> &[ChunkRef] {
+        self.manifest.chunks(self.file(index).1)
+    }
+
+    /// A file by an index that was found to be one.
+    fn file(&self, index: EntryIndex) -> (EntryIndex, &FileEntry) {
         match &self.manifest.entry(index).node {
-            Node::File(file) => Some(self.manifest.chunks(file)),
-            Node::Directory { .. } | Node::Symlink { .. } => None,
+            Node::File(file) => (index, file),
+            Node::Directory { .. } | Node::Symlink { .. } => unreachable!("only files are kept"),
         }
     }
 
-    fn sha256(&self) -> &Sha256ByPath {
+    fn sha256(&self) -> &Sha256ByDigest {
         self.sha256.get_or_init(|| self.read_sha256().unwrap_or_default())
     }
 
     /// The digests that the version's `metadata.json` has.
-    fn read_sha256(&self) -> Option<Sha256ByPath> {
+    fn read_sha256(&self) -> Option<Sha256ByDigest> {
         let index = *self.paths.get(METADATA_NAME)?;
         let Node::File(file) = &self.manifest.entry(index).node else { return None };
         if METADATA_BYTES_MAX < file.bytes {
@@ -174,9 +182,8 @@ impl<'a> Ancestor<'a> {
         self.workspace.read_file(&self.manifest, file, 0, &mut text).ok()?;
         let whole: Value = serde_json::from_slice(&text).ok()?;
         let line = |line: &Value| {
-            let path = line["path"].as_str().filter(|_| line["path_hex"].is_null())?;
-            let digest: ChunkId = line["sha256"].as_str()?.parse().ok()?;
-            Some((path.as_bytes().to_vec(), *digest.as_bytes()))
+            let sha256: ChunkId = line["sha256"].as_str()?.parse().ok()?;
+            Some((line["blake3"].as_str()?.parse().ok()?, *sha256.as_bytes()))
         };
         Some(whole["files"].as_array()?.iter().filter_map(line).collect())
     }

@@ -179,3 +179,47 @@ fn a_damaged_base_is_never_served_and_heals_when_its_content_comes_again() {
         check_contents(&bench);
     }
 }
+
+#[test]
+fn a_file_that_is_there_under_any_name_is_stored_once_and_known_by_both_digests() {
+    let bench = Bench::new();
+    let model = safetensors(&weights(0), 0);
+    let other = safetensors(&weights(1), 0);
+    assert_eq!(model.len(), other.len(), "only the content tells them apart");
+    let seal = |version: usize, files: &[(&str, &[u8])]| {
+        let folder = format!("v{version}");
+        for (name, bytes) in files {
+            bench.write(&format!("{folder}/{name}"), bytes);
+        }
+        let source = bench.root.join(folder);
+        bench.cli_json(&["snapshot", "m", source.to_str().expect("text")])
+    };
+    seal(1, &[("a.safetensors", &model), ("empty.safetensors", b"")]);
+    let report = seal(2, &[("b.safetensors", &model), ("a.safetensors", &other)]);
+    assert!(report["stored_bytes"].as_u64().unwrap() < 200_000, "{report}");
+    let report = seal(3, &[("b.safetensors", &model), ("c.safetensors", &model)]);
+    assert!(report["stored_bytes"].as_u64().unwrap() < 2_000, "{report}");
+    let shown = |reference: &str| bench.cli_json(&["show", reference])["metadata"]["files"].clone();
+    let line = |reference: &str, path: &str| {
+        let files = shown(reference);
+        let of = |file: &&Value| file["path"] == path;
+        files.as_array().unwrap().iter().find(of).expect("it is listed").clone()
+    };
+    let first = line("m/v1", "a.safetensors");
+    for (reference, path) in
+        [("m/v2", "b.safetensors"), ("m/v3", "b.safetensors"), ("m/v3", "c.safetensors")]
+    {
+        let again = line(reference, path);
+        for digest in ["blake3", "sha256"] {
+            assert_eq!(again[digest], first[digest], "{reference}/{path}");
+        }
+    }
+    assert_ne!(line("m/v2", "a.safetensors")["sha256"], first["sha256"]);
+    let to = bench.root.join("out");
+    bench.cli(&["export", "m/v3", to.to_str().expect("text")]).ok();
+    assert!(fs::read(to.join("c.safetensors")).unwrap() == model);
+    // The tables of the copies are those of the first.
+    let tables = bench.cli_json(&["debug", "manifest", "m/v3"])["entries"].to_string();
+    assert_eq!(tables.matches(r#""name":"w""#).count(), 2, "{tables}");
+    bench.cli(&["verify", "--read-data"]).ok();
+}
