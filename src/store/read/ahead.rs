@@ -2,9 +2,9 @@
 //!
 //! Invariant A1: reading ahead changes when a block is decoded, never what a reader gets: what fails
 //! here is dropped without a word, and the reader who needs the block meets the same by itself.
-//! Invariant A2: no thread begins a job while as many readers decode as there are cores: they decode
-//! where the bytes are wanted, which is less work. Where the kernel asks for one piece at a time, or
-//! there are more cores than pieces, the threads do the rest.
+//! Invariant A2: no thread begins a job unless a core is left for it beside the readers that decode,
+//! the threads at work, and the program that reads: readers decode where the bytes are wanted, which
+//! is less work. Where there are more cores than pieces that the kernel asks for, the threads do the rest.
 //! Memory: at most [`THREADS_MAX`] threads with one buffer of stored bytes each; the blocks count in
 //! the cache's limit. Nothing here knows of files.
 
@@ -81,6 +81,8 @@ pub fn jobs(
 #[derive(Default)]
 struct Queue {
     jobs: VecDeque<Job>,
+    /// Threads with a job.
+    working: usize,
     closing: bool,
 }
 
@@ -100,7 +102,8 @@ impl Pace {
             queue: Mutex::default(),
             changed: Condvar::new(),
             readers: AtomicUsize::new(0),
-            cores: thread::available_parallelism().map_or(1, usize::from),
+            // With one core, the program waits while it is read ahead: better than never.
+            cores: thread::available_parallelism().map_or(1, usize::from).max(2),
         }
     }
 
@@ -111,8 +114,8 @@ impl Pace {
     }
 
     /// Whether a thread may begin a job (A2).
-    fn has_room(&self) -> bool {
-        self.readers.load(Ordering::Acquire) < self.cores
+    fn has_room(&self, queue: &Queue) -> bool {
+        self.readers.load(Ordering::Acquire) + queue.working + 1 < self.cores
     }
 }
 
@@ -162,7 +165,7 @@ impl Ahead {
         if threads.is_some() {
             return;
         }
-        let count = self.pace.cores.min(THREADS_MAX);
+        let count = (self.pace.cores - 1).min(THREADS_MAX);
         let spawn = |_| {
             let (reader, pace) = (Arc::clone(reader), Arc::clone(&self.pace));
             let work = move || work(&reader, &pace);
@@ -198,9 +201,10 @@ fn work(reader: &ChunkReader, pace: &Pace) {
                 if queue.closing {
                     return;
                 }
-                let job = if pace.has_room() { queue.jobs.pop_front() } else { None };
+                let job = if pace.has_room(&queue) { queue.jobs.pop_front() } else { None };
                 match job {
                     Some(job) => {
+                        queue.working += 1;
                         // A reader who is done wakes one of us only.
                         if !queue.jobs.is_empty() {
                             pace.changed.notify_one();
@@ -213,5 +217,6 @@ fn work(reader: &ChunkReader, pace: &Pace) {
         };
         // A panic ends its claims, and its readers meet it themselves (A1).
         let _ = catch_unwind(AssertUnwindSafe(|| reader.read_ahead(&job)));
+        pace.queue.lock().working -= 1;
     }
 }

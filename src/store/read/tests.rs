@@ -252,11 +252,12 @@ fn a_pack_that_is_cut_off_gives_what_is_before_the_cut() {
 }
 
 #[test]
-fn nothing_is_read_ahead_while_readers_keep_all_cores_busy() {
+fn nothing_is_read_ahead_while_readers_keep_the_cores_busy() {
     let scratch = scratch(ROOM);
     let pace = &scratch.store.read.pace;
-    let cores = thread::available_parallelism().unwrap().get();
-    let decoding: Vec<_> = (0..cores).map(|_| pace.enter()).collect();
+    let cores = thread::available_parallelism().unwrap().get().max(2);
+    // The program that reads has the last one.
+    let decoding: Vec<_> = (0..cores - 1).map(|_| pace.enter()).collect();
     scratch.read_all_ahead(&Arc::default());
     thread::sleep(Duration::from_millis(50));
     assert_eq!(scratch.decodes(), 0);
