@@ -23,8 +23,9 @@ use crate::format::manifest::{ChunkRef, Manifest};
 use crate::format::pack::PACK_BYTES;
 use crate::sys::io::{self as durable, Put};
 
-/// Longest chain of bases that is written. Measured on fine-tuned models: 1 costs 7 to 9 % more
-/// bytes than 4, and more than 4 gains nothing that is worth reading one more base.
+/// Longest chain of bases that is written. Measured on histories of 6 to 8 versions: 1 takes 8 to 13 %
+/// more bytes than 4, 2 up to 5 %, 8 at most 0.5 % less; to read a version at the end of a chain of 4 takes
+/// 1.1 to 1.7 times the processor's time of one of 1.
 const DEPTH_MAX: u8 = 4;
 /// Where a chunk with others before it takes less than this part of 100 of what it takes alone, it
 /// is stored so.
