@@ -6,6 +6,10 @@ import subprocess
 import machine
 
 
+# A store of a million records may take minutes to open. Not a measure of speed.
+OPEN_PATIENCE = 1_800
+
+
 class Store:
     name = "modelfs"
 
@@ -39,7 +43,7 @@ class Store:
         os.makedirs(point, exist_ok=True)
         self.daemon = subprocess.Popen([*self.command, "mount", point, *options],
                                        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        machine.wait_until(lambda: self.daemon.poll() is not None or os.path.ismount(point), "modelfs mount")
+        machine.wait_until(lambda: self.daemon.poll() is not None or os.path.ismount(point), "modelfs mount", OPEN_PATIENCE)
         if self.daemon.poll() is not None:
             raise machine.BenchError(f"modelfs mount: {self.daemon.stderr.read().decode(errors='replace')}")
         return point
