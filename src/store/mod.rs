@@ -181,7 +181,7 @@ impl Store {
     ///
     /// # Errors
     /// As [`History::replay`].
-    pub fn replay(&self, visit: impl FnMut(&Line)) -> Result<Head, StoreError> {
+    pub fn replay(&self, mut visit: impl FnMut(&Line)) -> Result<Head, StoreError> {
         let catalog = self.catalog.read();
         let newest = catalog.newest_record().unwrap_or(0);
         // The newest line decides whether the catalog speaks of this history at all.
@@ -190,21 +190,19 @@ impl Store {
                 (Some(file), Ok(Some(line))) => file == line || is_damaged_copy(&file, &line),
                 _ => false,
             };
-        let head = self.history.replay(agrees.then_some(&*catalog), visit)?;
-        if !agrees || newest < head.seq {
-            self.keep_records(&catalog, if agrees { newest + 1 } else { 1 }, head.seq);
-        }
-        Ok(head)
-    }
-
-    fn keep_records(&self, catalog: &Catalog, first: u64, last: u64) {
-        for seq in first..=last {
-            let line = self.history.read(seq).ok().flatten();
-            if let Some(Err(error)) = line.map(|line| catalog.add_record(seq, &line)) {
-                log::warn!("{error}; it will be made anew at the next start");
-                return;
+        let mut known = if agrees { newest } else { 0 };
+        self.history.replay(agrees.then_some(&*catalog), |line| {
+            // What the catalog lacks it is told as we go: a file is read once.
+            if known < line.record.seq {
+                if let Err(error) = catalog.add_record(line.record.seq, &line.bytes) {
+                    log::warn!("{error}; it will be made anew at the next start");
+                    known = u64::MAX;
+                } else {
+                    known = line.record.seq;
+                }
             }
-        }
+            visit(line);
+        })
     }
 
     /// Appends a record, the commit point of every operation, and tells the catalog.
