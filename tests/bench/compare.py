@@ -46,6 +46,8 @@ def main():
         sys.exit("scripts/bench: run it as root: it mounts, and drops the page cache")
     if not os.path.exists(settings.binary):
         sys.exit(f"scripts/bench: no `{settings.binary}`: cargo build --release, or name one with --binary")
+    if settings.corpus and not os.path.isdir(settings.corpus):
+        sys.exit(f"scripts/bench: no directory `{settings.corpus}`: it holds FAMILY/v1/FILE …, or leave --corpus out")
     try:
         importlib.import_module(settings.command).main(settings)
     except machine.BenchError as error:
