@@ -8,6 +8,7 @@ mod client;
 pub mod config;
 mod debug;
 pub mod failure;
+mod governance;
 mod mount;
 mod progress;
 mod render;
@@ -24,13 +25,14 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use self::args::{Arguments, Command};
+use self::args::{Arguments, Command, Policy, PolicyCommand};
 use self::client::Client;
-use self::failure::{EXIT_DONE, exit_code, failure_with_hint, of_config, of_io};
+use self::failure::{EXIT_DONE, exit_code, failure, failure_with_hint, of_config, of_io};
 use self::mount::Shown;
 use self::progress::Bar;
 use crate::daemon::log::DaemonLog;
-use crate::ops::{Failure, FailureKind, Report, Request};
+use crate::format::record::Verdict;
+use crate::ops::{self, Failure, FailureKind, Report, Request};
 
 /// Runs the program with the arguments of this process.
 pub fn main() -> ExitCode {
@@ -68,10 +70,21 @@ fn run(arguments: &Arguments, shown: Shown, log: DaemonLog) -> Result<(), Failur
         Command::Umount(umount) => umount::run(umount, shown),
         command => match (verbs::request(command)?, command) {
             (Some(request), _) => run_verb(request, &store()?, shown),
+            (None, Command::Policy(policy)) => check_policy(policy),
             (None, Command::Debug(debug)) => debug::run(&debug.command, &store()?, shown),
             (None, _) => unreachable!("every other command is a verb"),
         },
     }
+}
+
+/// `policy check`: needs no store.
+fn check_policy(policy: &Policy) -> Result<(), Failure> {
+    let PolicyCommand::Check { file } = &policy.command else {
+        unreachable!("the others are verbs");
+    };
+    let text = verbs::read_policy(file)?;
+    ops::check_policy(&text).map_err(|error| Failure::from(&error))?;
+    print("no mistakes\n")
 }
 
 fn run_verb(request: Request, store: &Path, shown: Shown) -> Result<(), Failure> {
@@ -101,6 +114,17 @@ fn judge(report: &Report) -> Result<(), Failure> {
         ),
         Report::History(report) if report.verified == Some(false) => {
             ("the chain of the history is broken".to_owned(), "modelfs verify")
+        }
+        Report::Plan(plan) => {
+            let refused = plan.moves.iter().find(|it| it.verdict == Verdict::Refused);
+            let Some(refused) = refused else { return Ok(()) };
+            let message = "it would be refused".to_owned();
+            let failed = failure(FailureKind::Refused, message);
+            return Err(Failure {
+                because: refused.why.clone(),
+                hint: refused.next.first().cloned(),
+                ..failed
+            });
         }
         _ => return Ok(()),
     };

@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use super::stats;
 use super::table::{Align, Table, bytes, count, pairs, printable, time};
+use super::{governance, stats};
 use crate::format::record::{Actor, Move};
 use crate::ops::{
     AliasSummary, CatalogReport, Damage, ExportReport, HistoryReport, HotStatus, ModelSummary,
@@ -25,6 +25,10 @@ pub fn text(report: &Report) -> String {
         Report::Stats(report) => stats::text(report),
         Report::Status(report) => status(report),
         Report::Retarget(report) => retarget(report),
+        Report::Plan(report) => governance::plan(report),
+        Report::Vetting(report) => governance::vetting(report),
+        Report::Policy(report) => governance::policy(report),
+        Report::BreakGlass(report) => governance::break_glass(report),
         Report::Aliases { model, aliases } => alias_table(model.as_str(), aliases),
         Report::Export(report) => export(report),
         Report::Warm(report) => warm(report),
@@ -234,8 +238,49 @@ fn deed(op: &Value) -> String {
             format!("sealed {model}/{} ({files}, {size}){moves}{message}", text_of(&op["version"]))
         }
         Some("retarget") => format!("{}{message}", moves(&op["moves"])),
+        Some("set_policy") if op["text"] == "" => "took the policy away".to_owned(),
+        Some("set_policy") => format!("set the policy {}", text_of(&op["digest"])),
+        Some("approve") => {
+            let role = match text_of(&op["role"]) {
+                role if role.is_empty() => role,
+                role => format!(" as {role}"),
+            };
+            format!("approved {}{role}{message}", subject(op))
+        }
+        Some("revoke") => {
+            format!(
+                "took back the approval of {} by {}{message}",
+                subject(op),
+                text_of(&op["user"])
+            )
+        }
+        Some("check") => {
+            let word = if op["passed"] == true { "passed" } else { "failed" };
+            format!("check {} of {} {word}", text_of(&op["name"]), subject(op))
+        }
+        Some("mark") if op["mark"].is_null() => format!("unmarked {}{message}", subject(op)),
+        Some("mark") => format!("marked {} {}{message}", subject(op), text_of(&op["mark"])),
+        Some("break_glass") => {
+            let (alias, until) = (text_of(&op["alias"]), text_of(&op["until"]));
+            format!(
+                "broke the glass of {model}/{alias} until {until}  \"{}\"",
+                text_of(&op["reason"])
+            )
+        }
+        Some("refused") => {
+            let what = match moves(&op["moves"]) {
+                none if none.is_empty() => format!("{} on {model}", text_of(&op["action"])),
+                moves => moves,
+            };
+            format!("REFUSED {what}: {}", first_line(&text_of(&op["why"][0])))
+        }
         _ => op.to_string(),
     }
+}
+
+/// The version that an approval, check or mark is about.
+fn subject(op: &Value) -> String {
+    format!("{}/{}", text_of(&op["model"]), text_of(&op["version"]))
 }
 
 fn access(access: &Value) -> String {
@@ -248,8 +293,9 @@ fn moves(list: &Value) -> String {
     moves.iter().map(move_line).collect::<Vec<_>>().join(", ")
 }
 
-fn move_line(step: &Move) -> String {
-    let Move { model, alias, from, to } = step;
+/// One move as text.
+pub fn move_line(step: &Move) -> String {
+    let Move { model, alias, from, to, .. } = step;
     match (from, to) {
         (None, Some(to)) => format!("{model}/{alias} -> {to}"),
         (Some(from), Some(to)) => format!("{model}/{alias} -> {to} (was {from})"),

@@ -1,17 +1,23 @@
 //! From arguments to requests: the commands that are one verb.
 
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::path::Path;
 
 use serde_json::Value;
 
-use super::args::{AliasCommand, Command, DebugCommand, Pair, Rollback, Snapshot};
+use super::args::{
+    self, AliasCommand, Command, DebugCommand, MarkWord, Pair, PolicyCommand, Promote, Revoke,
+    Rollback, Snapshot,
+};
 use super::client::Absent;
 use super::config;
-use super::failure::{failure_with_hint, of_config};
+use super::failure::{failure_with_hint, of_config, of_io};
 use crate::format::names::{At, ModelName, Reference};
+use crate::format::record::Mark;
 use crate::ops::{
-    ExportOptions, Failure, FailureKind, HistoryOptions, HotLimit, PromoteOptions, Request,
+    ApproveOptions, BreakGlassOptions, ExportOptions, Failure, FailureKind, HistoryOptions,
+    HotLimit, MarkOptions, POLICY_BYTES_MAX, PromoteOptions, Promotion, Request, RevokeOptions,
     RollbackOptions, SnapshotOptions, Source, StatsOptions, VerifyOptions, WarmOptions,
 };
 
@@ -37,10 +43,28 @@ pub fn request(command: &Command) -> Result<Option<Request>, Failure> {
             Request::Stats(StatsOptions { reference: stats.reference.clone(), files: stats.files })
         }
         Command::Status(_) => Request::Status,
-        Command::Promote(promote) => Request::Promote(PromoteOptions {
-            reference: promote.reference.clone(),
-            alias: promote.alias.clone(),
-            message: promote.message.clone(),
+        Command::Promote(promote) if promote.plan => Request::Plan(promote_options(promote)),
+        Command::Promote(promote) => Request::Promote(promote_options(promote)),
+        Command::Approve(approve) => Request::Approve(ApproveOptions {
+            reference: approve.reference.clone(),
+            role: approve.role.clone(),
+            message: approve.message.clone(),
+            expires_s: approve.expires.map(|time| time.as_secs()),
+        }),
+        Command::Approvals(approvals) => {
+            Request::Approvals { reference: approvals.reference.clone() }
+        }
+        Command::Revoke(revoke) => Request::Revoke(revoke_options(revoke)),
+        Command::Mark(mark) => Request::Mark(mark_options(mark)),
+        Command::Policy(policy) => match &policy.command {
+            PolicyCommand::Set { file } => Request::PolicySet { text: read_policy(file)? },
+            PolicyCommand::Check { .. } => return Ok(None),
+            PolicyCommand::Show => Request::PolicyShow,
+        },
+        Command::BreakGlass(window) => Request::BreakGlass(BreakGlassOptions {
+            model: window.model.clone(),
+            alias: window.alias.clone(),
+            reason: window.message.clone(),
         }),
         Command::Rollback(rollback) => Request::Rollback(rollback_options(rollback)?),
         Command::Alias(alias) => match &alias.command {
@@ -76,6 +100,49 @@ pub fn where_absent(request: &Request) -> Absent {
         Request::Snapshot(SnapshotOptions { source: Source::Path(_), .. }) => Absent::Create,
         _ => Absent::Refuse,
     }
+}
+
+fn revoke_options(revoke: &Revoke) -> RevokeOptions {
+    let Revoke { reference, user, message } = revoke.clone();
+    RevokeOptions { reference, user, message }
+}
+
+fn mark_options(mark: &args::Mark) -> MarkOptions {
+    let (reference, message) = (mark.reference.clone(), mark.message.clone());
+    let mark = match mark.mark {
+        MarkWord::Bad => Some(Mark::Bad),
+        MarkWord::Golden => Some(Mark::Golden),
+        MarkWord::None => None,
+    };
+    MarkOptions { reference, mark, message }
+}
+
+fn promote_options(promote: &Promote) -> PromoteOptions {
+    let Promote { reference, alias, set, message, .. } = promote;
+    let one = reference.clone().zip(alias.clone());
+    let one = one.map(|(reference, alias)| Promotion { reference, alias });
+    let promotions = one.into_iter().chain(set.iter().cloned()).collect();
+    PromoteOptions { promotions, message: message.clone() }
+}
+
+/// The text of a policy's file.
+///
+/// # Errors
+/// `Usage` for what is no text or too long to be one.
+pub fn read_policy(file: &Path) -> Result<String, Failure> {
+    let what = || format!("cannot read `{}`", file.display());
+    let opened = std::fs::File::open(file).map_err(|error| of_io(what(), &error))?;
+    let limit = POLICY_BYTES_MAX as u64 + 1;
+    let mut text = Vec::new();
+    opened.take(limit).read_to_end(&mut text).map_err(|error| of_io(what(), &error))?;
+    if POLICY_BYTES_MAX < text.len() {
+        let why = format!("`{}` is longer than {POLICY_BYTES_MAX} bytes", file.display());
+        return Err(failure_with_hint(FailureKind::Usage, why, "modelfs policy --help"));
+    }
+    String::from_utf8(text).map_err(|error| Failure {
+        because: vec![error.to_string()],
+        ..failure_with_hint(FailureKind::Usage, what(), "a policy is TOML in UTF-8")
+    })
 }
 
 fn snapshot_options(snapshot: &Snapshot) -> Result<SnapshotOptions, Failure> {

@@ -99,6 +99,10 @@ identifier! {
     /// BLAKE3 of a history record's line, newline left out.
     RecordDigest
 }
+identifier! {
+    /// BLAKE3 of the text of a policy.
+    PolicyDigest
+}
 
 fn write_hex(bytes: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
     for byte in bytes {

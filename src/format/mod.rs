@@ -7,6 +7,7 @@
 pub mod canonical;
 pub mod codec;
 pub mod config;
+pub mod duration;
 mod frame;
 pub mod hot;
 pub mod ids;

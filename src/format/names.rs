@@ -105,6 +105,22 @@ impl FromStr for AliasName {
     }
 }
 
+/// The name that people give to a role, a check or a rule, such as `validator`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Label(String);
+text_newtype!(Label);
+
+impl FromStr for Label {
+    type Err = NameError;
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        if !has_name_characters(text) {
+            let what = "a role, check or rule";
+            return Err(NameError::Characters { what, text: text.to_owned() });
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
 /// Whether `text` names something else in a model's directory: `latest`, `draft`, `snapshot`, or a
 /// `v` and digits, whether such a version exists or not.
 pub fn is_reserved(text: &str) -> bool {

@@ -61,18 +61,23 @@ fn ops(error: &OpsError) -> Errno {
     match error {
         OpsError::Name(error) => name(error),
         OpsError::NoModel { .. }
+        | OpsError::NoApproval { .. }
         | OpsError::NoVersion { .. }
         | OpsError::NoAlias { .. }
         | OpsError::NoEarlierVersion { .. } => Errno::ENOENT,
         OpsError::ModelExists { .. } | OpsError::AliasExists { .. } => Errno::EEXIST,
         OpsError::ModelInUse { .. } | OpsError::NotEmpty { .. } => Errno::ENOTEMPTY,
-        OpsError::Denied { .. } => Errno::EACCES,
+        OpsError::Denied { .. } | OpsError::Gated { .. } | OpsError::NoRole { .. } => Errno::EACCES,
         OpsError::SealInProgress { .. }
         | OpsError::DraftBusy { .. }
         | OpsError::Changed { .. }
         | OpsError::Closing => Errno::EBUSY,
         OpsError::Empty { .. } => Errno::ENODATA,
-        OpsError::Unfit { .. } | OpsError::Option { .. } => Errno::EINVAL,
+        OpsError::Unfit { .. }
+        | OpsError::Option { .. }
+        | OpsError::BadPolicy { .. }
+        | OpsError::ManyRoles { .. } => Errno::EINVAL,
+        OpsError::PolicyUnreadable { .. } => Errno::EIO,
         OpsError::HotOff => Errno::EOPNOTSUPP,
         OpsError::File { source, .. } => disk(source),
         OpsError::Store(error) => store(error),

@@ -85,6 +85,12 @@ impl FsError {
             }
             cause = error.source();
         }
+        if let Self::Ops(error) = self {
+            let reasons = error.reasons();
+            let before = if reasons.is_empty() { "" } else { ": " };
+            text.push_str(before);
+            text.push_str(&reasons.join("; "));
+        }
         if let Self::Ops(error) = self
             && let Some(hint) = error.hint()
         {

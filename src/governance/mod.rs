@@ -1,106 +1,25 @@
-//! Governance: who may do what. Pure decisions: facts and rules in, a verdict out.
+//! Governance: who may do what, and which version may go where. Pure decisions: facts and rules in,
+//! a verdict out.
 //!
-//! Without a policy the permission bits of a model's directory decide, as they do in the mount.
+//! Nothing here reads a file, a clock or the user database; what rules look at is in [`Facts`].
+//! Invariant V1: bad rules are refused when a policy is set, with line and column; rules that were
+//! accepted give a verdict and a reason for any facts, in bounded time and memory.
 
-use crate::format::record::{Access, Door};
-
-/// Who asks, as the kernel says.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Caller {
-    /// The user's name, or the number as text where it has none.
-    pub user: String,
-    pub uid: u32,
-    pub gid: u32,
-    /// Supplementary groups.
-    pub groups: Vec<u32>,
-    pub door: Door,
-}
-
-/// What is to be done to a directory.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Action {
-    /// Pass through it to what it holds: search.
-    Enter,
-    /// Look at what it holds: read and search.
-    Read,
-    /// Change what it holds: write and search.
-    Write,
-    /// Change its owner, group or mode: only its owner.
-    Own,
-    /// Look at the store as a whole, or mend it: only the owner of its root.
-    Administer,
-}
-
-/// The answer to "may they?".
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Verdict {
-    Allowed,
-    /// `needs` completes "… is missing" for the one who was refused.
-    Refused {
-        needs: String,
-    },
-}
-
-/// Decides by owner, group and mode, as Linux would; root may do all.
-///
-/// Through the mount the kernel has decided already (`default_permissions`), and with facts that we
-/// do not have, such as the groups that a process was started with: its verdict stands.
-pub fn may(caller: &Caller, access: Access, action: Action) -> Verdict {
-    if caller.uid == 0 || caller.door == Door::Mount {
-        return Verdict::Allowed;
-    }
-    let (wanted, word) = match action {
-        Action::Enter => (0o1, "search"),
-        Action::Read => (0o5, "read"),
-        Action::Write => (0o3, "write"),
-        Action::Own | Action::Administer if caller.uid == access.uid => return Verdict::Allowed,
-        Action::Own | Action::Administer => {
-            return Verdict::Refused {
-                needs: format!("to be root or its owner, uid {}", access.uid),
-            };
-        }
-    };
-    let (class, shift) = if caller.uid == access.uid {
-        ("owner", 6)
-    } else if caller.gid == access.gid || caller.groups.contains(&access.gid) {
-        ("group", 3)
-    } else {
-        ("others", 0)
-    };
-    if access.mode >> shift & wanted == wanted {
-        return Verdict::Allowed;
-    }
-    let Access { uid, gid, mode } = access;
-    Verdict::Refused {
-        needs: format!("{word} permission for {class} (owner {uid}, group {gid}, mode {mode:04o})"),
-    }
-}
+mod access;
+mod bounds;
+mod decide;
+mod explain;
+mod expression;
+mod facts;
+mod pattern;
+mod policy;
+mod powers;
 
 #[cfg(test)]
-mod tests {
-    use super::*;
+mod cases;
 
-    #[test]
-    fn permission_bits_decide_as_linux_does() {
-        let access = |mode| Access { uid: 10, gid: 20, mode };
-        let check = |uid, gid, mode, action, allowed: bool| {
-            let (user, groups, door) = (String::new(), vec![7], Door::Cli);
-            let caller = Caller { user, uid, gid, groups, door };
-            let verdict = may(&caller, access(mode), action);
-            assert_eq!(verdict == Verdict::Allowed, allowed, "{uid} {gid} {mode:o} {action:?}");
-        };
-        check(10, 1, 0o700, Action::Write, true);
-        check(10, 20, 0o077, Action::Read, false);
-        check(11, 20, 0o750, Action::Read, true);
-        check(11, 20, 0o750, Action::Write, false);
-        check(11, 20, 0o770, Action::Write, true);
-        check(11, 1, 0o750, Action::Read, false);
-        check(11, 1, 0o755, Action::Read, true);
-        check(11, 1, 0o744, Action::Read, false);
-        check(11, 1, 0o744, Action::Enter, false);
-        check(11, 1, 0o711, Action::Enter, true);
-        check(0, 0, 0o000, Action::Write, true);
-        check(11, 20, 0o777, Action::Own, false);
-        check(10, 1, 0o000, Action::Own, true);
-    }
-}
+pub use access::{Action, Caller, Permission, may};
+pub use decide::{Decision, Question, decide};
+pub use facts::{ApprovalFact, CheckFact, FILES_MAX, Facts, FileFact, VersionFacts};
+pub use policy::{EVERYONE, OWNER, POLICY_BYTES_MAX, Policy, PolicyFault};
+pub use powers::{Power, permit};

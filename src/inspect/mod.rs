@@ -11,6 +11,7 @@
 
 mod dtype;
 mod gguf;
+mod kind;
 mod numpy;
 mod onnx;
 mod pickle;
@@ -34,6 +35,7 @@ use std::ops::Range;
 use reader::Reader;
 
 pub use dtype::{BlockType, Dtype, UnknownDtype};
+pub use kind::{kind_of, runs_code};
 pub use onnx::ExternalTensor;
 pub use table::external_table;
 

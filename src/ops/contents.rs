@@ -22,7 +22,7 @@ use super::digests::FileHasher;
 use super::hot::Movable;
 use super::metadata::SealedFile;
 use super::source::{SourceFile, SourceTree};
-use super::tensors::{EXTERNAL, External, FilePlan, OwnDigest};
+use super::tensors::{EXTERNAL, External, FilePlan, OwnDigest, kind_of_file};
 use super::{OpsError, Progress, Workspace};
 use crate::chunker::{Cut, Pieces, Segment, TENSOR_CHUNK_BYTES};
 use crate::format::codec::Elements;
@@ -164,9 +164,9 @@ impl Workspace {
             Ok(reading.hasher.finish())
         })?;
         let mut digests = digests.into_iter();
-        let sealed = files.into_iter().map(|FileRead { bytes, digest, sha256, sealed }| {
+        let sealed = files.into_iter().map(|FileRead { bytes, digest, format, sha256, sealed }| {
             let sha256 = sha256.or_else(|| digests.next()).expect("one for each file without");
-            SealedFile { bytes, digest, sha256, sealed }
+            SealedFile { bytes, digest, format, sha256, sealed }
         });
         let files = sealed.collect();
         let digest = source.tree.digest();
@@ -178,6 +178,7 @@ impl Workspace {
 struct FileRead {
     bytes: u64,
     digest: BlobDigest,
+    format: &'static str,
     /// `None`: the hasher has it.
     sha256: Option<[u8; 32]>,
     /// What the file was, if a lease said that nobody wrote to it.
@@ -253,7 +254,9 @@ impl Reading<'_, '_, '_> {
             return Ok(None);
         }
         self.progress.advance(file.bytes);
-        let read = FileRead { bytes: file.bytes, digest, sha256: Some(sha256), sealed: None };
+        let format = kind_of_file(&file.path, opened, file.bytes)?;
+        let (bytes, sha256) = (file.bytes, Some(sha256));
+        let read = FileRead { bytes, digest, format, sha256, sealed: None };
         Ok(Some((read, FileCut::Known(chunks.to_vec(), table.cloned()))))
     }
 
@@ -297,7 +300,9 @@ impl Reading<'_, '_, '_> {
         }
         self.hasher.end_file();
         let digest = BlobDigest(*blake3.finalize().as_bytes());
-        let read = FileRead { bytes, digest, sha256: None, sealed: None };
+        let format = kind_of_file(&file.path, opened, file.bytes);
+        let format = format.map_err(|e| OpsError::file("read", &file.path, e))?;
+        let read = FileRead { bytes, digest, format, sha256: None, sealed: None };
         Ok((read, FileCut::Pieces(pieces.unwrap_or_default(), plan, own)))
     }
 }

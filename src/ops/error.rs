@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::format::names::{AliasName, At, ModelName, NameError};
+use crate::format::names::{AliasName, At, ModelName, NameError, VersionNumber};
 use crate::store::StoreError;
 
 /// Everything that a verb can fail with. Nothing was changed when one of these is returned.
@@ -29,6 +29,18 @@ pub enum OpsError {
     NoEarlierVersion { model: ModelName, alias: AliasName },
     #[error("{user} may not {action} `{what}`: it needs {needs}")]
     Denied { user: String, action: &'static str, what: String, needs: String },
+    #[error("{user} may not {action}: the policy is against it")]
+    Gated { user: String, action: String, why: Vec<String>, next: Vec<String> },
+    #[error("this is no policy that can be set: {} {}", .faults.len(), if .faults.len() == 1 { "mistake" } else { "mistakes" })]
+    BadPolicy { faults: Vec<String> },
+    #[error("the policy in force cannot be read, so nothing that it may speak of is done")]
+    PolicyUnreadable { why: String },
+    #[error("{user} has the roles {}: say in which one", .roles.join(", "))]
+    ManyRoles { user: String, roles: Vec<String> },
+    #[error("{user} does not have the role `{role}`")]
+    NoRole { user: String, role: String, members: String },
+    #[error("`{model}/{version}` has no approval of {user}")]
+    NoApproval { model: ModelName, version: VersionNumber, user: String },
     #[error("`{model}` is being sealed already")]
     SealInProgress { model: ModelName },
     #[error("cannot seal `{model}`: open for writing: {}", quoted(.paths))]
@@ -96,15 +108,29 @@ impl OpsError {
         self
     }
 
+    /// Reasons that are more than one sentence: each a line of its own.
+    pub fn reasons(&self) -> &[String] {
+        match self {
+            Self::Gated { why, .. } => why,
+            Self::BadPolicy { faults } => faults,
+            Self::PolicyUnreadable { why } => std::slice::from_ref(why),
+            _ => &[],
+        }
+    }
+
     /// Where it belongs in the table of exit statuses.
     pub fn kind(&self) -> FailureKind {
         match self {
-            Self::Name(_) | Self::Option { .. } => FailureKind::Usage,
+            Self::Name(_)
+            | Self::Option { .. }
+            | Self::BadPolicy { .. }
+            | Self::ManyRoles { .. } => FailureKind::Usage,
             Self::NoModel { .. }
             | Self::NoVersion { .. }
             | Self::NoAlias { .. }
+            | Self::NoApproval { .. }
             | Self::NoEarlierVersion { .. } => FailureKind::NotFound,
-            Self::Denied { .. } => FailureKind::Refused,
+            Self::Denied { .. } | Self::Gated { .. } | Self::NoRole { .. } => FailureKind::Refused,
             Self::ModelExists { .. }
             | Self::ModelInUse { .. }
             | Self::AliasExists { .. }
@@ -112,9 +138,11 @@ impl OpsError {
             | Self::DraftBusy { .. }
             | Self::Closing
             | Self::Changed { .. } => FailureKind::Busy,
-            Self::Empty { .. } | Self::Unfit { .. } | Self::NotEmpty { .. } | Self::HotOff => {
-                FailureKind::CouldNot
-            }
+            Self::Empty { .. }
+            | Self::Unfit { .. }
+            | Self::NotEmpty { .. }
+            | Self::PolicyUnreadable { .. }
+            | Self::HotOff => FailureKind::CouldNot,
             Self::File { source, .. } => match source.kind() {
                 io::ErrorKind::NotFound => FailureKind::NotFound,
                 io::ErrorKind::PermissionDenied => FailureKind::Refused,
@@ -135,6 +163,18 @@ impl OpsError {
             }
             Self::AliasExists { model, alias } => format!("modelfs promote {model}/vN {alias}"),
             Self::Denied { .. } => "ask its owner, or an administrator, for that".to_owned(),
+            Self::Gated { next, .. } => return next.first().cloned(),
+            Self::BadPolicy { .. } => "modelfs policy check FILE, until it finds none".to_owned(),
+            Self::PolicyUnreadable { .. } => {
+                "use the release of modelfs that set it, or set it anew".to_owned()
+            }
+            Self::ManyRoles { roles, .. } => {
+                format!("--as {}", roles.first().map_or("ROLE", String::as_str))
+            }
+            Self::NoRole { members, .. } => format!("ask one who has it: {members}"),
+            Self::NoApproval { model, version, .. } => {
+                format!("modelfs approvals {model}/{version}")
+            }
             Self::SealInProgress { .. } => "wait for it; modelfs status shows how far it is".into(),
             Self::DraftBusy { .. } => {
                 "close what has them open, then write to snapshot again".into()
@@ -206,7 +246,7 @@ pub struct Failure {
 
 impl From<&OpsError> for Failure {
     fn from(error: &OpsError) -> Self {
-        let mut because = Vec::new();
+        let mut because = error.reasons().to_vec();
         let mut next = std::error::Error::source(error);
         while let Some(cause) = next {
             because.push(cause.to_string());

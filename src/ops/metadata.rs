@@ -19,6 +19,8 @@ const SCHEMA: &str = "modelfs/metadata-v1";
 pub(super) struct SealedFile {
     pub bytes: u64,
     pub digest: BlobDigest,
+    /// The word for its format.
+    pub format: &'static str,
     pub sha256: [u8; 32],
     /// What the file was while it was read, if a lease said that nobody wrote to it.
     pub sealed: Option<Stamp>,
@@ -82,6 +84,7 @@ pub(super) fn file_line(path: &Path, file: &SealedFile) -> Value {
         "path": String::from_utf8_lossy(bytes),
         "size": file.bytes,
         "blake3": file.digest,
+        "format": file.format,
         "sha256": to_hex(&file.sha256),
     });
     if std::str::from_utf8(bytes).is_err() {

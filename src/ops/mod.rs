@@ -5,15 +5,18 @@
 //! Invariant O1: a change is published only after its record is durable, and then at once.
 
 mod ancestor;
+mod check;
 mod contents;
 pub mod debug;
 mod digests;
 mod draft;
 mod error;
 mod export;
+mod gate;
 mod hot;
 mod metadata;
 mod model;
+mod policy;
 mod report;
 mod request;
 mod retarget;
@@ -25,6 +28,7 @@ mod stats;
 mod streams;
 mod tensors;
 mod verify;
+mod vet;
 mod warm;
 
 use std::collections::HashMap;
@@ -33,23 +37,25 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use quick_cache::sync::Cache;
 
 use crate::format::ids::ManifestId;
 use crate::format::manifest::{ChunkRef, FileEntry, Manifest};
 use crate::format::names::ModelName;
-use crate::format::record::{Access, Actor, Op, Record};
-use crate::governance::{self, Action, Verdict};
+use crate::format::record::{Access, Actor, Door, Op, Record, Refusal};
+use crate::governance::{self, Action, Permission, Policy, VersionFacts};
 use crate::registry::state::State;
 use crate::store::draft::DraftTree;
 pub use crate::store::hot::HotLimit;
 use crate::store::{Line, Store, StoreError, Use};
 use crate::sys::io::Io;
 
-pub use crate::governance::Caller;
+pub use crate::governance::{Caller, POLICY_BYTES_MAX};
+pub use check::OUTPUT_BYTES_MAX;
 pub use error::{Failure, FailureKind, OpsError};
+pub use policy::check_policy;
 pub use report::*;
 pub use request::*;
 pub use retarget::{Must, Wish};
@@ -63,6 +69,11 @@ use streams::Streams;
 const MANIFEST_ENTRIES_MAX: u64 = 2_000_000;
 /// Estimate of the manifests that are kept, for sizing the table.
 const MANIFESTS_TYPICAL: usize = 1_024;
+/// Versions whose facts are kept for the next decision.
+const FACTS_MAX: usize = 128;
+/// The same refusal for the same reason is recorded again after this time: who tries in a loop shall
+/// not fill the disk.
+const REFUSAL_PAUSE: SignedDuration = SignedDuration::from_secs(1);
 /// Mode of a mount's own directory in a new store.
 const ROOT_MODE: u32 = 0o755;
 
@@ -90,6 +101,32 @@ pub struct Context {
     pub now: Timestamp,
     /// Paths outside the store are reached with the caller's rights instead of our own.
     pub assume: bool,
+}
+
+/// What a plan comes to.
+enum Change {
+    /// All is as it should be.
+    Nothing,
+    Record(Op),
+    /// A policy is against it: that is recorded, and the error is the answer.
+    Refuse {
+        refusal: Refusal,
+        error: OpsError,
+    },
+}
+
+impl From<Option<Op>> for Change {
+    fn from(op: Option<Op>) -> Self {
+        op.map_or(Self::Nothing, Self::Record)
+    }
+}
+
+/// The refusal that was recorded last, to tell a repetition from it.
+struct LastRefusal {
+    uid: u32,
+    door: Door,
+    refusal: Refusal,
+    at: Timestamp,
 }
 
 /// Hears how far a long piece of work is.
@@ -138,8 +175,12 @@ pub struct Workspace {
     clock: Clock,
     /// Written only in `commit`, after the record is durable. May be taken inside `committing`.
     state: RwLock<State>,
-    /// Held from the decision until the record is published: one change at a time.
-    committing: Mutex<()>,
+    /// Held from the decision until the record is published: one change at a time. Guards what was
+    /// refused last.
+    committing: Mutex<Option<LastRefusal>>,
+    /// The policy that was asked last. No other lock is taken while it is held.
+    policies: Mutex<Option<Arc<Policy>>>,
+    facts: Cache<ManifestId, Arc<VersionFacts>>,
     manifests: Cache<ManifestId, Arc<Manifest>, EntryWeight>,
     streams: Streams,
     /// Drafts that were touched. No other lock is taken while it is held but the draft's own.
@@ -183,7 +224,9 @@ impl Workspace {
             store,
             clock,
             state: RwLock::new(state),
-            committing: Mutex::new(()),
+            committing: Mutex::new(None),
+            policies: Mutex::new(None),
+            facts: Cache::new(FACTS_MAX),
             manifests,
             streams: Streams::new(cache_bytes),
             drafts: Mutex::new(HashMap::new()),
@@ -204,7 +247,7 @@ impl Workspace {
         let Caller { uid, gid, .. } = context.caller;
         let root = Access { uid, gid, mode: ROOT_MODE };
         let store = self.store.config().store.clone();
-        self.commit(context, |_| Ok(Some(Op::Init { store, root })))?;
+        self.commit(context, |_, _| Ok(Change::Record(Op::Init { store, root })))?;
         Ok(())
     }
 
@@ -327,29 +370,54 @@ impl Workspace {
         self.closing.load(Ordering::Acquire)
     }
 
-    /// Makes one change: `plan` looks at the state and decides, then its record is made durable and
-    /// published. `None` from `plan` means that all is as it should be. The one way to change state.
+    /// Makes one change: `plan` looks at the state and decides, for the time that the record will
+    /// have; then the record is made durable and published. The one way to change state.
     fn commit(
         &self,
         context: &Context,
-        plan: impl FnOnce(&State) -> Result<Option<Op>, OpsError>,
+        plan: impl FnOnce(&State, Timestamp) -> Result<Change, OpsError>,
     ) -> Result<Option<Line>, OpsError> {
-        let _one_at_a_time = self.committing.lock();
+        let mut last_refusal = self.committing.lock();
         if self.is_closing() {
             return Err(OpsError::Closing);
         }
-        let (op, head, newest) = {
-            let state = self.state();
-            (plan(&state)?, state.head(), state.time())
+        // A clock that went back must not make the history do so.
+        let now = context.now.max(self.state().time());
+        let change = plan(&self.state(), now)?;
+        let (op, error) = match change {
+            Change::Nothing => return Ok(None),
+            Change::Record(op) => (op, None),
+            Change::Refuse { refusal, error } => {
+                let Caller { uid, door, .. } = context.caller;
+                let this = LastRefusal { uid, door, refusal: refusal.clone(), at: now };
+                if last_refusal.as_ref().is_some_and(|last| this.repeats(last)) {
+                    return Err(error);
+                }
+                *last_refusal = Some(this);
+                (Op::Refused(Box::new(refusal)), Some(error))
+            }
         };
-        let Some(op) = op else { return Ok(None) };
+        let line = self.append(context, now, op)?;
+        match error {
+            Some(error) => Err(error),
+            None => Ok(Some(line)),
+        }
+    }
+
+    /// Makes an operation durable and then known; only ever called by `commit`.
+    fn append(&self, context: &Context, time: Timestamp, op: Op) -> Result<Line, OpsError> {
+        let (head, policy) = {
+            let state = self.state();
+            (state.head(), state.policy().map(|policy| policy.digest))
+        };
         let Caller { user, uid, door, .. } = context.caller.clone();
         let record = Record {
             seq: head.seq + 1,
             prev: head.digest,
-            // A clock that went back must not make the history do so.
-            time: context.now.max(newest),
+            time,
             actor: Actor { user, uid, door },
+            policy,
+            verdict: op.verdict(),
             op,
         };
         let line = self.store.append(head, record)?;
@@ -358,7 +426,16 @@ impl Workspace {
         if let Op::Retarget { moves, .. } = &line.record.op {
             self.warm_later(moves);
         }
-        Ok(Some(line))
+        Ok(line)
+    }
+}
+
+impl LastRefusal {
+    fn repeats(&self, last: &Self) -> bool {
+        self.uid == last.uid
+            && self.door == last.door
+            && self.at.duration_since(last.at) < REFUSAL_PAUSE
+            && self.refusal.is_like(&last.refusal)
     }
 }
 
@@ -418,8 +495,8 @@ fn permit_access(
     what: &str,
 ) -> Result<(), OpsError> {
     match governance::may(&context.caller, access, action) {
-        Verdict::Allowed => Ok(()),
-        Verdict::Refused { needs } => Err(OpsError::Denied {
+        Permission::Allowed => Ok(()),
+        Permission::Refused { needs } => Err(OpsError::Denied {
             user: context.caller.user.clone(),
             action: words_of(action),
             what: what.to_owned(),

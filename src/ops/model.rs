@@ -1,9 +1,9 @@
 //! Making, removing and handing over models.
 
-use super::{Context, OpsError, Workspace, permit, permit_access};
+use super::{Change, Context, OpsError, Workspace, permit, permit_access};
 use crate::format::names::ModelName;
 use crate::format::record::{Access, Op};
-use crate::governance::Action;
+use crate::governance::{Action, Power};
 
 /// Permission bits that a directory can have.
 const MODE_BITS: u32 = 0o7777;
@@ -20,12 +20,12 @@ impl Workspace {
         access: Access,
     ) -> Result<(), OpsError> {
         let access = Access { mode: access.mode & MODE_BITS, ..access };
-        self.commit(context, |state| {
+        self.commit(context, |state, _| {
             permit_access(context, state.root_access(), Action::Write, "the store")?;
             if state.model(name).is_some() {
                 return Err(OpsError::ModelExists { model: name.clone() });
             }
-            Ok(Some(Op::CreateModel { model: name.clone(), access }))
+            Ok(Change::Record(Op::CreateModel { model: name.clone(), access }))
         })?;
         self.adopt_draft(name, access)
     }
@@ -45,7 +45,7 @@ impl Workspace {
             .freeze(std::path::Path::new(""))
             .map_err(|_| in_use("files in its draft are in use"))?;
         let empty = draft.is_empty().map_err(|e| OpsError::file("list", draft.directory(), e))?;
-        self.commit(context, |state| {
+        self.commit(context, |state, _| {
             permit_access(context, state.root_access(), Action::Write, "the store")?;
             let model = state.model(name);
             let model = model.ok_or_else(|| OpsError::NoModel { model: name.clone() })?;
@@ -55,7 +55,7 @@ impl Workspace {
             if !empty {
                 return Err(in_use("its draft is not empty"));
             }
-            Ok(Some(Op::RemoveModel { model: name.clone() }))
+            Ok(Change::Record(Op::RemoveModel { model: name.clone() }))
         })?;
         self.forget_draft(name);
         // Only now: who is still in the removed draft must not put anything into it.
@@ -74,7 +74,7 @@ impl Workspace {
         access: Access,
     ) -> Result<(), OpsError> {
         let access = Access { mode: access.mode & MODE_BITS, ..access };
-        self.commit(context, |state| {
+        self.commit(context, |state, _| {
             let before = match name {
                 None => {
                     permit_access(context, state.root_access(), Action::Own, "the store")?;
@@ -82,11 +82,17 @@ impl Workspace {
                 }
                 Some(name) => {
                     permit(state, context, name, Action::Own)?;
-                    state.model(name).expect("permitted, so it is there").access
+                    let model = state.model(name).expect("permitted, so it is there");
+                    if let Err(forbidden) =
+                        self.permit_power(state, context, model, &Power::Access)?
+                    {
+                        return Ok(forbidden.into());
+                    }
+                    model.access
                 }
             };
             let op = Op::SetAccess { model: name.cloned(), access };
-            Ok((before != access).then_some(op))
+            Ok((before != access).then_some(op).into())
         })?;
         match name {
             None => Ok(()),

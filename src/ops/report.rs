@@ -1,5 +1,6 @@
 //! What a verb answers, as values; `cli` makes text of them, `--json` prints them as they are.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use jiff::Timestamp;
@@ -7,9 +8,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::format::codec::Codec;
-use crate::format::ids::{ManifestId, RecordDigest, TreeDigest};
-use crate::format::names::{AliasName, ModelName, VersionNumber};
-use crate::format::record::{Access, Actor, Move};
+use crate::format::ids::{BlobDigest, ManifestId, PolicyDigest, RecordDigest, TreeDigest};
+use crate::format::names::{AliasName, Label, ModelName, VersionNumber};
+use crate::format::record::{Access, Actor, Mark, Move, Subject, Verdict};
 
 /// A version was sealed, or was there already.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -76,6 +77,91 @@ pub struct RetargetReport {
     pub moves: Vec<Move>,
     /// Number of the record; `None` where nothing had to change.
     pub seq: Option<u64>,
+}
+
+/// What the gates say to one move.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PlannedMove {
+    /// Its judgement is absent where the alias has no gate.
+    pub step: Move,
+    pub verdict: Verdict,
+    /// What stands against it, a sentence each.
+    pub why: Vec<String>,
+    /// Commands that would help.
+    pub next: Vec<String>,
+}
+
+/// What would happen if aliases were moved. Nothing was.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PlanReport {
+    /// What is as wished for already is left out.
+    pub moves: Vec<PlannedMove>,
+    pub policy: Option<PolicyDigest>,
+}
+
+/// An approval.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ApprovalSummary {
+    pub by: Actor,
+    pub role: Option<Label>,
+    pub message: String,
+    pub at: Timestamp,
+    pub expires: Option<Timestamp>,
+    /// It counts no more.
+    pub expired: bool,
+    pub seq: u64,
+}
+
+/// The last result of a check.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CheckSummary {
+    pub name: Label,
+    pub passed: bool,
+    pub by: Actor,
+    pub at: Timestamp,
+    pub metrics: BTreeMap<String, Value>,
+    pub failures: Vec<String>,
+    pub suite: Option<BlobDigest>,
+    pub seq: u64,
+}
+
+/// What a version is marked as.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MarkSummary {
+    pub mark: Mark,
+    pub by: Actor,
+    pub at: Timestamp,
+    pub message: String,
+}
+
+/// What was said of a version.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct VettingReport {
+    #[serde(flatten)]
+    pub subject: Subject,
+    pub approvals: Vec<ApprovalSummary>,
+    pub checks: Vec<CheckSummary>,
+    pub mark: Option<MarkSummary>,
+}
+
+/// The policy in force; an empty text where there is none.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PolicyReport {
+    pub text: String,
+    pub digest: Option<PolicyDigest>,
+    pub since: Option<Timestamp>,
+    pub by: Option<Actor>,
+    pub seq: Option<u64>,
+}
+
+/// For how long the caller may pass the gates of an alias.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BreakGlassReport {
+    pub model: ModelName,
+    pub alias: AliasName,
+    pub reason: String,
+    pub until: Timestamp,
+    pub seq: u64,
 }
 
 /// Sizes of a store, or of one version: how much is in it, and how little it takes.
@@ -368,6 +454,10 @@ pub enum Report {
     Stats(Box<StatsReport>),
     Status(Box<StatusReport>),
     Retarget(RetargetReport),
+    Plan(PlanReport),
+    Vetting(Box<VettingReport>),
+    Policy(PolicyReport),
+    BreakGlass(BreakGlassReport),
     Aliases {
         model: ModelName,
         aliases: Vec<AliasSummary>,

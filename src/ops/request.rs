@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::format::names::{AliasName, ModelName, Reference};
+use crate::format::names::{AliasName, Label, ModelName, Reference};
+use crate::format::record::{CheckResult, Mark};
 
 /// What is to be sealed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -33,12 +34,59 @@ pub struct SnapshotOptions {
     pub alias: Option<AliasName>,
 }
 
-/// Put a version under an alias.
+/// One version for one alias.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct PromoteOptions {
+pub struct Promotion {
     pub reference: Reference,
     pub alias: AliasName,
+}
+
+/// Put versions under aliases, all in one step or none.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PromoteOptions {
+    pub promotions: Vec<Promotion>,
     pub message: String,
+}
+
+/// Stand up for a version.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ApproveOptions {
+    pub reference: Reference,
+    /// In which role; needed by who has several.
+    pub role: Option<Label>,
+    pub message: String,
+    /// Seconds from now.
+    pub expires_s: Option<i64>,
+}
+
+/// Take an approval back: one's own, or that of `user`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RevokeOptions {
+    pub reference: Reference,
+    pub user: Option<String>,
+    pub message: String,
+}
+
+/// Mark a version, or take its mark away.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MarkOptions {
+    pub reference: Reference,
+    pub mark: Option<Mark>,
+    pub message: String,
+}
+
+/// Record what a check gave.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CheckOptions {
+    pub result: Box<CheckResult>,
+}
+
+/// Pass the gates of an alias for a while.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BreakGlassOptions {
+    pub model: ModelName,
+    pub alias: AliasName,
+    pub reason: String,
 }
 
 /// Put an alias back: to `to`, or to what it pointed to before.
@@ -101,6 +149,21 @@ pub enum Request {
     Stats(StatsOptions),
     Status,
     Promote(PromoteOptions),
+    /// What `Promote` would do, and what the gates say to it.
+    Plan(PromoteOptions),
+    Approve(ApproveOptions),
+    /// Approvals, checks and mark of a version.
+    Approvals {
+        reference: Reference,
+    },
+    Revoke(RevokeOptions),
+    Mark(MarkOptions),
+    Check(CheckOptions),
+    PolicySet {
+        text: String,
+    },
+    PolicyShow,
+    BreakGlass(BreakGlassOptions),
     Rollback(RollbackOptions),
     AliasList {
         model: ModelName,

@@ -1,12 +1,14 @@
 //! Moving aliases: the one verb behind `ln`, `mv`, `rm`, promote, rollback and alias remove.
 
 use super::{
-    Context, OpsError, PromoteOptions, RetargetReport, RollbackOptions, Workspace, permit,
+    Change, Context, OpsError, PlanReport, PlannedMove, PromoteOptions, Promotion, RetargetReport,
+    RollbackOptions, Workspace, permit,
 };
 use crate::format::names::{AliasName, At, ModelName, VersionNumber};
-use crate::format::record::{Move, Op, Record};
-use crate::governance::Action;
+use crate::format::record::{Move, Op, Record, Verdict};
+use crate::governance::{Action, Power};
 use crate::registry::state::Model;
+use crate::registry::vetting::Vetting;
 
 /// What must be true of the alias before it moves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -36,7 +38,8 @@ impl Model {
     /// The move that brings an alias from where it is now to `to`.
     pub(super) fn move_to(&self, alias: &AliasName, to: Option<VersionNumber>) -> Move {
         let from = self.aliases.get(alias).map(|alias| alias.version);
-        Move { model: self.name.clone(), alias: alias.clone(), from, to }
+        let (model, alias) = (self.name.clone(), alias.clone());
+        Move { model, alias, from, to, judgement: None }
     }
 }
 
@@ -61,7 +64,10 @@ impl Workspace {
         message: &str,
         direction: Direction,
     ) -> Result<RetargetReport, OpsError> {
-        let line = self.commit(context, |state| {
+        for Wish { model, alias, to, .. } in wishes {
+            to.iter().for_each(|to| self.prepare_facts(model, alias, to));
+        }
+        let line = self.commit(context, |state, now| {
             let mut moves = Vec::new();
             for wish in wishes {
                 permit(state, context, &wish.model, Action::Write)?;
@@ -73,7 +79,11 @@ impl Workspace {
             }
             let message = message.to_owned();
             let rollback = direction == Direction::Back;
-            Ok((!moves.is_empty()).then_some(Op::Retarget { moves, message, rollback }))
+            if moves.is_empty() {
+                return Ok(Change::Nothing);
+            }
+            let op = |moves| Op::Retarget { moves, message, rollback };
+            self.judged(state, context, now, moves, None, op)
         })?;
         let Some(line) = line else { return Ok(RetargetReport { moves: Vec::new(), seq: None }) };
         let Op::Retarget { moves, .. } = line.record.op else {
@@ -82,19 +92,47 @@ impl Workspace {
         Ok(RetargetReport { moves, seq: Some(line.record.seq) })
     }
 
-    /// Puts a version under an alias.
+    /// Puts versions under aliases.
     pub(super) fn promote(
         &self,
         context: &Context,
         options: &PromoteOptions,
     ) -> Result<RetargetReport, OpsError> {
-        let wish = Wish {
-            model: options.reference.model.clone(),
-            alias: options.alias.clone(),
-            to: Some(options.reference.at.clone()),
-            must: Must::Any,
-        };
-        self.retarget(context, &[wish], &options.message)
+        self.retarget(context, &wishes_of(options), &options.message)
+    }
+
+    /// What a promotion would do, and what the gates say to it.
+    pub(super) fn plan(
+        &self,
+        context: &Context,
+        options: &PromoteOptions,
+    ) -> Result<PlanReport, OpsError> {
+        let state = self.state();
+        let now = context.now.max(state.time());
+        let mut moves = Vec::new();
+        for wish in wishes_of(options) {
+            permit(&state, context, &wish.model, Action::Read)?;
+            let model = state.model(&wish.model).expect("permitted, so it is there");
+            let mut step = plan_move(model, &wish)?;
+            if step.from == step.to {
+                continue;
+            }
+            let power = Power::Move(wish.alias.clone());
+            let permitted = self.permit_power(&state, context, model, &power)?;
+            let decided = self.decide(&state, context, now, &step, None)?;
+            step.judgement = decided.as_ref().map(|it| Box::new(it.judgement.clone()));
+            let verdict = decided.as_ref().map(|it| it.judgement.verdict).unwrap_or_default();
+            let (mut why, next) = decided.map(|it| (it.why, it.next)).unwrap_or_default();
+            let verdict = match permitted {
+                Ok(()) => verdict,
+                Err(forbidden) => {
+                    why.splice(0..0, forbidden.refusal.why);
+                    Verdict::Refused
+                }
+            };
+            moves.push(PlannedMove { step, verdict, why, next });
+        }
+        Ok(PlanReport { moves, policy: state.policy().map(|policy| policy.digest) })
     }
 
     /// Puts an alias back to the last version that was in it, or to the one that is named. A second
@@ -157,9 +195,27 @@ impl Workspace {
                 }
             }
         }
+        let state = self.state();
+        let is_good = |place: &&VersionNumber| {
+            let model = state.model(name);
+            let version = model.and_then(|model| Some((model, model.versions.get(*place)?)));
+            version.is_some_and(|(model, version)| {
+                !model.vettings.of(&version.manifest).is_some_and(Vetting::is_bad)
+            })
+        };
         let none = OpsError::NoEarlierVersion { model: name.clone(), alias: alias.clone() };
-        places.iter().rev().nth(1).copied().ok_or(none)
+        places.iter().rev().skip(1).find(is_good).copied().ok_or(none)
     }
+}
+
+fn wishes_of(options: &PromoteOptions) -> Vec<Wish> {
+    let wish = |Promotion { reference, alias }: &Promotion| Wish {
+        model: reference.model.clone(),
+        alias: alias.clone(),
+        to: Some(reference.at.clone()),
+        must: Must::Any,
+    };
+    options.promotions.iter().map(wish).collect()
 }
 
 /// The moves that an operation made, and which way they went.
@@ -168,7 +224,15 @@ fn moves_of(op: &Op) -> (&[Move], Direction) {
         Op::Seal(seal) => (&seal.moves, Direction::Forward),
         Op::Retarget { moves, rollback: true, .. } => (moves, Direction::Back),
         Op::Retarget { moves, .. } => (moves, Direction::Forward),
-        Op::Init { .. }
+        // Nothing else moves an alias; what was refused did not.
+        Op::Refused(_)
+        | Op::SetPolicy { .. }
+        | Op::Approve(_)
+        | Op::Revoke { .. }
+        | Op::Check(_)
+        | Op::Mark(_)
+        | Op::BreakGlass(_)
+        | Op::Init { .. }
         | Op::CreateModel { .. }
         | Op::RemoveModel { .. }
         | Op::SetAccess { .. } => (&[], Direction::Forward),

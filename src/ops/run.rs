@@ -1,6 +1,6 @@
 //! One request, one report: the table from the words of the command line and the socket to verbs.
 
-use super::{Context, OpsError, Progress, Report, Request, Workspace};
+use super::{Context, OpsError, Progress, Report, Request, VettingReport, Workspace};
 
 impl Workspace {
     /// Does what is asked.
@@ -30,6 +30,17 @@ impl Workspace {
             Request::Stats(options) => Report::Stats(Box::new(self.stats(context, &options)?)),
             Request::Status => Report::Status(Box::new(self.status(context)?)),
             Request::Promote(options) => Report::Retarget(self.promote(context, &options)?),
+            Request::Plan(options) => Report::Plan(self.plan(context, &options)?),
+            Request::Approve(options) => vetting(self.approve(context, &options)?),
+            Request::Approvals { reference } => vetting(self.vetting(context, &reference)?),
+            Request::Revoke(options) => vetting(self.revoke(context, &options)?),
+            Request::Mark(options) => vetting(self.mark(context, &options)?),
+            Request::Check(options) => vetting(self.record_check(context, &options)?),
+            Request::PolicySet { text } => Report::Policy(self.set_policy(context, &text)?),
+            Request::PolicyShow => Report::Policy(self.show_policy(context)?),
+            Request::BreakGlass(options) => {
+                Report::BreakGlass(self.break_glass(context, &options)?)
+            }
             Request::Rollback(options) => Report::Retarget(self.rollback(context, &options)?),
             Request::AliasList { model } => {
                 let aliases = self.list_aliases(context, &model)?;
@@ -46,4 +57,8 @@ impl Workspace {
         };
         Ok(report)
     }
+}
+
+fn vetting(report: VettingReport) -> Report {
+    Report::Vetting(Box::new(report))
 }

@@ -6,10 +6,11 @@ use super::{
     AliasSummary, CatalogReport, Context, HistoryOptions, HistoryReport, ModelSummary, OpsError,
     RepairReport, StatusReport, VersionSummary, Workspace, permit,
 };
+use crate::format::ids::ManifestId;
 use crate::format::manifest::{EntryIndex, METADATA_NAME, Node};
 use crate::format::names::{LATEST, ModelName, Reference};
 use crate::format::record::Access;
-use crate::governance::{self, Action, Verdict};
+use crate::governance::{self, Action, Permission};
 use crate::registry::state::{Model, Version};
 use crate::store::{self, StoreError};
 
@@ -54,19 +55,23 @@ impl Workspace {
         reference: &Reference,
     ) -> Result<(VersionSummary, Value), OpsError> {
         let summary = self.resolve(context, reference)?;
-        let manifest = self.manifest(&summary.manifest)?;
+        let metadata = self.metadata(&summary.manifest)?;
+        Ok((summary, metadata))
+    }
+
+    /// The `metadata.json` of a version.
+    pub(super) fn metadata(&self, id: &ManifestId) -> Result<Value, OpsError> {
+        let manifest = self.manifest(id)?;
         let found = manifest.find(EntryIndex::ROOT, METADATA_NAME);
         let Some(Node::File(file)) = found.map(|index| &manifest.entry(index).node) else {
-            return Err(damaged_metadata(&summary, "it is not in the tree"));
+            return Err(damaged_metadata(id, "it is not in the tree"));
         };
         if METADATA_BYTES_MAX < file.bytes {
-            return Err(damaged_metadata(&summary, "it is larger than 1 GiB"));
+            return Err(damaged_metadata(id, "it is larger than 1 GiB"));
         }
         let mut text = vec![0; usize::try_from(file.bytes).expect("checked above")];
         self.read_file(&manifest, file, 0, &mut text)?;
-        let value = serde_json::from_slice(&text)
-            .map_err(|error| damaged_metadata(&summary, &error.to_string()))?;
-        Ok((summary, value))
+        serde_json::from_slice(&text).map_err(|error| damaged_metadata(id, &error.to_string()))
     }
 
     /// The version that a reference means now, if the caller may read its model.
@@ -199,13 +204,13 @@ impl Workspace {
     }
 }
 
-fn damaged_metadata(summary: &VersionSummary, why: &str) -> OpsError {
+fn damaged_metadata(manifest: &ManifestId, why: &str) -> OpsError {
     let why = format!("its metadata.json cannot be read: {why}");
-    StoreError::ManifestDamaged { manifest: summary.manifest, why }.into()
+    StoreError::ManifestDamaged { manifest: *manifest, why }.into()
 }
 
 fn may_read(context: &Context, access: Access) -> bool {
-    governance::may(&context.caller, access, Action::Read) == Verdict::Allowed
+    governance::may(&context.caller, access, Action::Read) == Permission::Allowed
 }
 
 fn summary_of(model: &Model) -> ModelSummary {

@@ -14,6 +14,7 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 
 use super::contents::{OpenFile, Sealing, Stored, Tracked, once_closed, put_whole};
+use super::gate::Newcomer;
 use super::metadata::{self, Facts};
 use super::retarget::{Must, Wish};
 use super::source::{Root, SourceTree, mtime_from};
@@ -25,7 +26,7 @@ use crate::format::ids::{BlobDigest, TreeDigest};
 use crate::format::manifest::Manifest;
 use crate::format::names::{At, ModelName, VersionNumber};
 use crate::format::record::{Access, Op, Seal};
-use crate::governance::Action;
+use crate::governance::{Action, Power};
 use crate::store::draft::{FreezeError, FrozenDraft};
 use crate::store::{ChunkWriter, Written};
 use crate::sys::identity;
@@ -64,6 +65,10 @@ impl Workspace {
             return Err(OpsError::Option { what: "the message", why });
         }
         self.permit_snapshot(context, options)?;
+        self.permit_or_record(context, &options.model, &Power::Snapshot)?;
+        if let Some(alias) = &options.alias {
+            self.permit_or_record(context, &options.model, &Power::Move(alias.clone()))?;
+        }
         let guard = self.begin_sealing(&options.model, context.now)?;
         let model = &options.model;
         let tracked = Tracked { model, progress, sealing: &guard.sealing };
@@ -333,39 +338,41 @@ impl Workspace {
         if let Some(frozen) = &frozen {
             self.write_intent(&options.model, id, frozen)?;
         }
-        let mut moves = Vec::new();
-        let committed = self.commit(&Context { now: at, ..context.clone() }, |state| {
+        let newcomer = Newcomer { version, manifest: id };
+        let committed = self.commit(&Context { now: at, ..context.clone() }, |state, now| {
             // Again: reading takes long, and the model may have been closed, or made anew by another.
             permit(state, context, &options.model, Action::Write)?;
             let model = state.model(&options.model).expect("permitted, so it is there");
             assert_eq!(model.next_version(), version, "one snapshot of a model at a time");
-            let wish = options.alias.as_ref().map(|alias| (model, alias));
-            moves.extend(wish.map(|(model, alias)| model.move_to(alias, Some(version))));
-            Ok(Some(Op::Seal(Box::new(Seal {
-                model: options.model.clone(),
-                version,
-                manifest: id,
-                digest,
-                fingerprint,
-                message: options.message.clone(),
-                files: stored.files.len() as u64,
-                bytes: stored.source.bytes,
-                stored_bytes,
-                follows,
-                moves: moves.clone(),
-            }))))
+            let step = |alias| model.move_to(alias, Some(version));
+            let moves = options.alias.as_ref().map(step).into_iter().collect();
+            self.judged(state, context, now, moves, Some(newcomer), |moves| {
+                Op::Seal(Box::new(Seal {
+                    model: options.model.clone(),
+                    version,
+                    manifest: id,
+                    digest,
+                    fingerprint,
+                    message: options.message.clone(),
+                    files: stored.files.len() as u64,
+                    bytes: stored.source.bytes,
+                    stored_bytes,
+                    follows,
+                    moves,
+                }))
+            })
         });
-        if let Err(error) = committed {
-            if frozen.is_some() {
-                self.drop_intent(&options.model);
-            }
-            return Err(error);
+        if committed.is_err() && frozen.is_some() {
+            self.drop_intent(&options.model);
         }
+        let line = committed?.expect("a version is recorded or refused");
         let mut report = self.report(context, options, version, &stored, stored_bytes, false);
         let consumed =
             frozen.and_then(|it| self.consume_draft(&options.model, it, &stored.movable(), id));
         report.notes.extend(consumed);
-        self.warm_later(&moves);
+        if let Op::Seal(seal) = &line.record.op {
+            self.warm_later(&seal.moves);
+        }
         Ok(report)
     }
 

@@ -16,7 +16,9 @@ use crate::format::ids::TensorDigest;
 use crate::format::manifest::{
     ChunkRef, ChunkStarts, EntryIndex, FileTensors, PIECE_BYTES, TensorLine,
 };
-use crate::inspect::{Dtype, ExternalTensor, ReadAt, Tensor, TensorTable, external_table, tensors};
+use crate::inspect::{
+    Dtype, ExternalTensor, ReadAt, Tensor, TensorTable, external_table, kind_of, tensors,
+};
 
 /// The format of files whose tensors another file tells.
 pub(super) const EXTERNAL: &str = "onnx-data";
@@ -164,6 +166,14 @@ fn table_of(path: &Path, file: &File, bytes: u64) -> io::Result<Option<TensorTab
     }
     let name = path.file_name().unwrap_or_default();
     tensors(&Sealed { file, bytes }, name)
+}
+
+/// The word for the format of an open file.
+///
+/// # Errors
+/// As reading its first bytes.
+pub(super) fn kind_of_file(path: &Path, file: &File, bytes: u64) -> io::Result<&'static str> {
+    kind_of(&Sealed { file, bytes }, path.file_name().unwrap_or_default())
 }
 
 /// The hint for the codec: only the size counts where a dtype is known here by no other name.

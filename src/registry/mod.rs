@@ -4,3 +4,4 @@
 //! Invariant G1: a state is only ever changed by `apply`, with a record that is in the history.
 
 pub mod state;
+pub mod vetting;

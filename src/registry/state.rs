@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use crate::format::ids::{ManifestId, TreeDigest};
 use crate::format::names::{AliasName, At, ModelName, VersionNumber};
 use crate::format::record::{Access, Actor, Move, Op, Record, Seal};
+use crate::registry::vetting::{PolicyInForce, Vettings};
 use crate::store::{Head, Line};
 
 /// One version of a model.
@@ -87,6 +88,7 @@ pub struct Model {
     pub versions: BTreeMap<VersionNumber, Version>,
     pub aliases: BTreeMap<AliasName, Alias>,
     pub records: RecordIndex,
+    pub vettings: Vettings,
     newest: Option<VersionNumber>,
     by_fingerprint: HashMap<TreeDigest, VersionNumber>,
 }
@@ -102,6 +104,7 @@ impl Model {
             versions: BTreeMap::new(),
             aliases: BTreeMap::new(),
             records: RecordIndex::default(),
+            vettings: Vettings::default(),
             newest: None,
             by_fingerprint: HashMap::new(),
         }
@@ -158,6 +161,7 @@ impl Model {
 
     fn retarget(&mut self, step: &Move, record: &Record) {
         self.changed = record.time;
+        self.vettings.note_move(step);
         let Some(version) = step.to else {
             self.aliases.remove(&step.alias);
             return;
@@ -174,6 +178,7 @@ pub struct State {
     time: Timestamp,
     store: String,
     root_access: Access,
+    policy: Option<PolicyInForce>,
     models: BTreeMap<ModelName, Model>,
     records: RecordIndex,
 }
@@ -185,6 +190,7 @@ impl Default for State {
             time: Timestamp::UNIX_EPOCH,
             store: String::new(),
             root_access: Access { uid: 0, gid: 0, mode: 0o755 },
+            policy: None,
             models: BTreeMap::new(),
             records: RecordIndex::default(),
         }
@@ -210,6 +216,11 @@ impl State {
     /// Access of the mount's own directory.
     pub fn root_access(&self) -> Access {
         self.root_access
+    }
+
+    /// The rules that are in force, if there are any.
+    pub fn policy(&self) -> Option<&PolicyInForce> {
+        self.policy.as_ref()
     }
 
     /// All records.
@@ -260,6 +271,7 @@ impl State {
                 self.retarget(&seal.moves, record);
             }
             Op::Retarget { moves, .. } => self.retarget(moves, record),
+            op => self.vet(op, record),
         }
         let line_bytes = line.bytes.len() as u64;
         self.records.push(record.seq, line_bytes);
@@ -267,6 +279,29 @@ impl State {
             if let Some(model) = self.models.get_mut(name) {
                 model.records.push(record.seq, line_bytes);
             }
+        }
+    }
+
+    /// Takes in what changes rules and opinions, not what there is.
+    fn vet(&mut self, op: &Op, record: &Record) {
+        if let Op::SetPolicy { digest, text } = op {
+            let (since, by, seq) = (record.time, record.actor.clone(), record.seq);
+            let (digest, text) = (*digest, text.clone());
+            let set = PolicyInForce { digest, text, since, by, seq };
+            self.policy = Some(set).filter(|policy| !policy.text.is_empty());
+            return;
+        }
+        let names = op.models();
+        let Some(model) = names.first().and_then(|name| self.models.get_mut(*name)) else { return };
+        let vettings = &mut model.vettings;
+        match op {
+            Op::Approve(approval) => vettings.approve(approval, record),
+            Op::Revoke { subject, uid, .. } => vettings.revoke(&subject.manifest, *uid),
+            Op::Check(check) => vettings.check(check, record),
+            Op::Mark(marking) => vettings.mark(marking, record),
+            Op::BreakGlass(window) => vettings.open_window(window, record),
+            // Refused: nothing changed.
+            _ => {}
         }
     }
 

@@ -4,7 +4,7 @@
 
 use std::ffi::CString;
 
-use nix::unistd::{Gid, Uid, User};
+use nix::unistd::{Gid, Group, Uid, User};
 
 /// The name of user `uid`, or the number as text where it has none.
 pub fn name_of(uid: u32) -> String {
@@ -23,6 +23,11 @@ pub fn groups_of(uid: u32, gid: u32) -> Vec<u32> {
         Some(groups) => groups.into_iter().map(Gid::as_raw).collect(),
         None => vec![gid],
     }
+}
+
+/// The number of the group called `name`.
+pub fn group_called(name: &str) -> Option<u32> {
+    Group::from_name(name).ok().flatten().map(|group| group.gid.as_raw())
 }
 
 /// A database that cannot be asked is one that knows nobody: the number is as good.

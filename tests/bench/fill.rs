@@ -128,6 +128,8 @@ impl History {
             prev: self.digest,
             time: self.newest.time + SignedDuration::from_secs(1),
             actor: Actor { user, uid, door },
+            policy: None,
+            verdict: op.verdict(),
             op,
         };
         let (bytes, digest) = record.encode().expect("a short record");

@@ -15,8 +15,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use jiff::Timestamp;
 use modelfs::format::record::{Access, Door};
 use modelfs::ops::{
-    Caller, Context, HotLimit, NoProgress, OpenOptions, OpsError, PromoteOptions, Report, Request,
-    SnapshotOptions, Source, VerifyOptions, Workspace,
+    Caller, Context, HotLimit, NoProgress, OpenOptions, OpsError, PromoteOptions, Promotion,
+    Report, Request, SnapshotOptions, Source, VerifyOptions, Workspace,
 };
 use modelfs::sys::io::{Io, Real};
 
@@ -159,7 +159,8 @@ fn snapshot(message: &str) -> SnapshotOptions {
 fn promote(workspace: &Workspace, reference: &str) -> Result<Report, OpsError> {
     let reference = reference.parse().unwrap();
     let alias = "prod".parse().unwrap();
-    let options = PromoteOptions { reference, alias, message: String::new() };
+    let promotions = vec![Promotion { reference, alias }];
+    let options = PromoteOptions { promotions, message: String::new() };
     workspace.run(&context(), Request::Promote(options), &NoProgress)
 }
 

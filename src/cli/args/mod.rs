@@ -1,13 +1,19 @@
 //! The command line: every command and flag, with the help that a stranger reads.
 
+mod governance;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use serde_json::Value;
 
+pub use self::governance::{
+    Approvals, Approve, BreakGlass, Mark, MarkWord, Policy, PolicyCommand, Revoke,
+};
 use super::config::STORE_VARIABLE;
 use super::size::parse_bytes;
-use crate::format::names::{AliasName, ModelName, Reference};
+use crate::format::names::{AliasName, ModelName, NameError, Reference};
+use crate::ops::Promotion;
 
 /// Longest key of a metric, parameter or label, in bytes.
 const KEY_BYTES_MAX: usize = 256;
@@ -61,6 +67,12 @@ pub enum Command {
     Promote(Promote),
     Rollback(Rollback),
     Alias(Alias),
+    Approve(Approve),
+    Approvals(Approvals),
+    Revoke(Revoke),
+    Mark(Mark),
+    Policy(Policy),
+    BreakGlass(BreakGlass),
     Export(Export),
     Warm(Warm),
     Verify(Verify),
@@ -192,14 +204,23 @@ pub struct Status {}
 #[command(after_help = "Examples:
   modelfs promote churn/v7 prod -m \"better on last week\"
   modelfs promote churn/staging prod
+  modelfs promote --plan churn/v7 prod
+  modelfs promote --set churn/v7=prod --set fraud/v9=prod
 
 `ln -sfn v7 /models/churn/prod` does the same.")]
 pub struct Promote {
     /// The version: MODEL, MODEL/vN or MODEL/ALIAS
-    #[arg(value_name = "REF")]
-    pub reference: Reference,
+    #[arg(value_name = "REF", required_unless_present = "set", requires = "alias")]
+    pub reference: Option<Reference>,
     /// Name of the alias, which need not exist yet
-    pub alias: AliasName,
+    pub alias: Option<AliasName>,
+    /// One of several moves that are made together or not at all
+    #[arg(long, value_name = "REF=ALIAS", value_parser = parse_promotion)]
+    #[arg(conflicts_with = "reference")]
+    pub set: Vec<Promotion>,
+    /// Show what would change and what each rule says to it, and move nothing
+    #[arg(long)]
+    pub plan: bool,
     /// Why
     #[arg(short, long, default_value = "", hide_default_value = true)]
     pub message: String,
@@ -331,6 +352,14 @@ pub struct Pair {
     pub value: Value,
 }
 
+fn parse_promotion(text: &str) -> Result<Promotion, String> {
+    let (reference, alias) =
+        text.split_once('=').ok_or("expected REF=ALIAS, such as churn/v7=prod")?;
+    let reference = reference.parse().map_err(|error: NameError| error.to_string())?;
+    let alias = alias.parse().map_err(|error: NameError| error.to_string())?;
+    Ok(Promotion { reference, alias })
+}
+
 /// Why a text is no `KEY=VALUE`.
 #[derive(Debug, thiserror::Error)]
 pub enum PairError {
@@ -404,10 +433,11 @@ mod tests {
         let path = Some(PathBuf::from("a/b"));
         check("warm churn a/b", Command::Warm(Warm { reference: reference("churn"), path }));
         check("verify --read-data", Command::Verify(Verify { read_data: true }));
-        let (alias, message) = (prod(), "a".to_owned());
+        let (set, plan, message) = (Vec::new(), false, "a".to_owned());
+        let (named, alias) = (Some(reference("churn")), Some(prod()));
         check(
             "promote churn prod -ma",
-            Command::Promote(Promote { reference: reference("churn"), alias, message }),
+            Command::Promote(Promote { reference: named, alias, set, plan, message }),
         );
         let (alias, message) = (prod(), String::new());
         let to = Some("v6".to_owned());
@@ -450,6 +480,13 @@ mod tests {
         check("list ../etc", ErrorKind::ValueValidation);
         check("show churn/draft", ErrorKind::ValueValidation);
         check("show", ErrorKind::MissingRequiredArgument);
+        check("promote churn/v1", ErrorKind::MissingRequiredArgument);
+        check("promote", ErrorKind::MissingRequiredArgument);
+        check("promote churn/v1 prod --set a/v1=b", ErrorKind::ArgumentConflict);
+        check("promote --set a/v1", ErrorKind::ValueValidation);
+        check("approve churn/v1 --expires soon", ErrorKind::ValueValidation);
+        check("mark churn/v1 awful", ErrorKind::InvalidValue);
+        check("break-glass churn prod", ErrorKind::MissingRequiredArgument);
         check("promote churn/v1 latest", ErrorKind::ValueValidation);
         check("promote churn/v1 v2", ErrorKind::ValueValidation);
         check("snapshot churn --metric auc", ErrorKind::ValueValidation);

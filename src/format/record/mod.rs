@@ -4,15 +4,24 @@
 //! inserted or moved without breaking the chain.
 //! Invariant H2: `check` is a digest of the rest of the line, so that damage to the newest record,
 //! which nothing follows yet, is seen as well.
-//! The state of a store (models, versions, aliases, access) is the sum of its records.
+//! The state of a store (models, versions, aliases, access, policy, approvals, checks, marks) is the
+//! sum of its records.
+
+mod judgement;
+mod op;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::canonical::{self, CanonicalError};
-use super::ids::{ManifestId, RecordDigest, TreeDigest, to_hex};
-use super::names::{AliasName, ModelName, VersionNumber};
+use super::ids::{PolicyDigest, RecordDigest, to_hex};
+
+pub use judgement::{Approver, Judgement, Outcome, RuleResult, Verdict};
+pub use op::{
+    Access, Against, Approval, BreakGlass, CheckResult, Mark, Marking, Move, Op, Refusal, Seal,
+    Subject,
+};
 
 /// Longest line of a record, in bytes. A longer message belongs into a file of the version.
 pub const RECORD_BYTES_MAX: usize = 256 << 10;
@@ -39,100 +48,6 @@ pub struct Actor {
     pub door: Door,
 }
 
-/// Owner, group and permission bits of a directory.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Access {
-    pub uid: u32,
-    pub gid: u32,
-    /// Permission bits, 0 to 0o7777.
-    pub mode: u32,
-}
-
-/// One alias of one model goes from one version to another; `None` is "not there".
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Move {
-    pub model: ModelName,
-    pub alias: AliasName,
-    pub from: Option<VersionNumber>,
-    pub to: Option<VersionNumber>,
-}
-
-/// A version came to be.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Seal {
-    pub model: ModelName,
-    pub version: VersionNumber,
-    pub manifest: ManifestId,
-    pub digest: TreeDigest,
-    /// Digest of content and declared metadata: equal fingerprints are the same snapshot.
-    pub fingerprint: TreeDigest,
-    pub message: String,
-    /// Files of the tree, `metadata.json` left out.
-    pub files: u64,
-    /// Their bytes.
-    pub bytes: u64,
-    /// What this version added to the packs, in bytes.
-    pub stored_bytes: u64,
-    /// The newest version before it.
-    pub follows: Option<VersionNumber>,
-    /// Aliases that moved to it in the same step.
-    pub moves: Vec<Move>,
-}
-
-/// What happened.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
-pub enum Op {
-    /// The store was made; `root` is the access of the mount's own directory.
-    Init {
-        store: String,
-        root: Access,
-    },
-    CreateModel {
-        model: ModelName,
-        access: Access,
-    },
-    /// Only of a model that never had a version.
-    RemoveModel {
-        model: ModelName,
-    },
-    /// Owner, group or mode of a model changed, or of the root where `model` is absent.
-    SetAccess {
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        model: Option<ModelName>,
-        access: Access,
-    },
-    Seal(Box<Seal>),
-    /// Aliases were set, moved or removed, all in one step.
-    Retarget {
-        moves: Vec<Move>,
-        #[serde(default, skip_serializing_if = "String::is_empty")]
-        message: String,
-        /// It was asked for as a step back: the next one goes further back.
-        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-        rollback: bool,
-    },
-}
-
-impl Op {
-    /// The models that the operation concerns; none for the store itself.
-    pub fn models(&self) -> Vec<&ModelName> {
-        match self {
-            Self::Init { .. } | Self::SetAccess { model: None, .. } => Vec::new(),
-            Self::CreateModel { model, .. }
-            | Self::RemoveModel { model }
-            | Self::SetAccess { model: Some(model), .. } => vec![model],
-            Self::Seal(seal) => vec![&seal.model],
-            Self::Retarget { moves, .. } => {
-                let mut models: Vec<_> = moves.iter().map(|step| &step.model).collect();
-                models.sort();
-                models.dedup();
-                models
-            }
-        }
-    }
-}
-
 /// One entry of the history.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Record {
@@ -142,6 +57,11 @@ pub struct Record {
     pub prev: RecordDigest,
     pub time: Timestamp,
     pub actor: Actor,
+    /// The policy that was in force, if any was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<PolicyDigest>,
+    #[serde(default)]
+    pub verdict: Verdict,
     pub op: Op,
 }
 
@@ -212,17 +132,21 @@ pub(super) fn check_of(value: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::names::{ModelName, VersionNumber};
     use super::*;
 
     fn record() -> Record {
         let model: ModelName = "churn".parse().unwrap();
         let to = Some(VersionNumber::FIRST);
-        let moves = vec![Move { model, alias: "prod".parse().unwrap(), from: None, to }];
+        let alias = "prod".parse().unwrap();
+        let moves = vec![Move { model, alias, from: None, to, judgement: None }];
         Record {
             seq: 2,
             prev: Record::no_record(),
             time: "2026-01-02T03:04:05.000000006Z".parse().unwrap(),
             actor: Actor { user: "ann".into(), uid: 7, door: Door::Mount },
+            policy: None,
+            verdict: Verdict::Allowed,
             op: Op::Retarget { moves, message: String::new(), rollback: false },
         }
     }

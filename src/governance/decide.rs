@@ -1,0 +1,187 @@
+//! The verdict about one move of an alias.
+
+use super::bounds;
+use super::explain::{self, Explanation};
+use super::facts::Facts;
+use super::policy::{Gate, Policy, Rule};
+use crate::format::names::{AliasName, Label, ModelName, VersionNumber};
+use crate::format::record::{Approver, Judgement, Outcome, RuleResult, Verdict};
+
+/// Approvals that a record names.
+const APPROVERS_MAX: usize = 32;
+/// The rule that every gate has: a version that is marked bad does not pass.
+const NOT_BAD: &str = "not-marked-bad";
+/// What is asked of a removal.
+const KEEP: &str = "alias-stays";
+
+/// What is known about a move before anybody looks at the version.
+#[derive(Clone, Copy, Debug)]
+pub struct Question<'a> {
+    pub model: &'a ModelName,
+    pub alias: &'a AliasName,
+    /// `None` for a removal.
+    pub to: Option<VersionNumber>,
+    /// The gates let this version in at some time, by their rules.
+    pub was_allowed: bool,
+    pub is_bad: bool,
+    /// The last result of some check is a failure.
+    pub is_failing: bool,
+    /// The reason for which the caller may pass the gates now.
+    pub emergency: Option<&'a str>,
+}
+
+/// What was decided, and how to say it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Decision {
+    pub judgement: Judgement,
+    /// What stands against it, a sentence each.
+    pub why: Vec<String>,
+    /// Commands that would help, the first one first.
+    pub next: Vec<String>,
+}
+
+impl Decision {
+    pub fn is_refused(&self) -> bool {
+        self.judgement.verdict == Verdict::Refused
+    }
+}
+
+/// Decides about a move; `None` where the alias has no gate. `facts` are asked for only if needed.
+///
+/// # Errors
+/// Those of `facts`.
+pub fn decide<E>(
+    policy: &Policy,
+    question: Question<'_>,
+    facts: impl FnOnce() -> Result<Facts, E>,
+) -> Result<Option<Decision>, E> {
+    let gates: Vec<&Gate> = policy.gates_of(question.model, question.alias).collect();
+    if gates.is_empty() {
+        return Ok(None);
+    }
+    let Some(to) = question.to else { return Ok(Some(removal(&gates, question))) };
+    let is_way_back = question.was_allowed && gates.iter().all(|gate| gate.rollback_to_allowed);
+    if is_way_back && !question.is_bad && !question.is_failing {
+        return Ok(Some(decision(Verdict::Rollback)));
+    }
+    let facts = facts()?;
+    let context = facts.context();
+    let mut decided = decision(Verdict::Allowed);
+    let version = format!("{}/{to}", question.model);
+    if question.is_bad {
+        let (found, needs) =
+            (format!("`{version}` is marked bad"), "a version that is not".to_owned());
+        decided.note(NOT_BAD, false, false, Explanation { found, needs }, "");
+        decided.next.push(format!("modelfs mark {version} none -m 'why it is good after all'"));
+    }
+    for rule in gates.iter().flat_map(|gate| &gate.rules) {
+        let (fulfilled, explanation) = match bounds::check_for(&rule.expression.tree, &facts) {
+            Err(why) => (false, Explanation { found: why, needs: rule.expression.source.clone() }),
+            Ok(()) if rule.expression.mentions("files") && !facts.has_all_files() => {
+                let found =
+                    format!("{} files, more than a rule can look at", facts.version.files_count);
+                (false, Explanation { found, needs: rule.expression.source.clone() })
+            }
+            Ok(()) => explain::apply(&rule.expression, &context),
+        };
+        decided.note(rule.name.as_str(), fulfilled, rule.is_warning, explanation, &rule.message);
+        if !fulfilled && !rule.is_warning {
+            decided.advise(policy, rule, &version);
+        }
+    }
+    decided.judgement.approvals = approvers(&facts);
+    decided.close(question);
+    if decided.is_refused() {
+        decided.next.push(format!("modelfs promote --plan {version} {}", question.alias));
+    }
+    Ok(Some(decided))
+}
+
+fn decision(verdict: Verdict) -> Decision {
+    let (rules, approvals, reason) = (Vec::new(), Vec::new(), String::new());
+    let judgement = Judgement { verdict, rules, approvals, reason };
+    Decision { judgement, why: Vec::new(), next: Vec::new() }
+}
+
+/// A gated alias stays, unless each of its gates says otherwise.
+fn removal(gates: &[&Gate], question: Question<'_>) -> Decision {
+    let mut decided = decision(Verdict::Allowed);
+    if !gates.iter().all(|gate| gate.may_remove) {
+        let found = format!("`{}/{}` would be gone", question.model, question.alias);
+        let needs = "a version behind it".to_owned();
+        decided.note(
+            KEEP,
+            false,
+            false,
+            Explanation { found, needs },
+            "a gated alias is moved, not removed",
+        );
+        decided.next.push(format!("modelfs rollback {} {}", question.model, question.alias));
+    }
+    decided.close(question);
+    decided
+}
+
+fn approvers(facts: &Facts) -> Vec<Approver> {
+    let newest = facts.approvals.iter().rev().take(APPROVERS_MAX);
+    let mut shown: Vec<Approver> = newest
+        .map(|approval| Approver {
+            user: approval.user.clone(),
+            role: approval.role.clone(),
+            seq: approval.seq,
+        })
+        .collect();
+    shown.reverse();
+    shown
+}
+
+impl Decision {
+    fn note(&mut self, rule: &str, fulfilled: bool, warns: bool, said: Explanation, message: &str) {
+        let outcome = match (fulfilled, warns) {
+            (true, _) => Outcome::Passed,
+            (false, true) => Outcome::Warned,
+            (false, false) => Outcome::Failed,
+        };
+        let Explanation { found, needs } = said;
+        if outcome != Outcome::Passed {
+            let word = if warns { "warning, rule" } else { "rule" };
+            let message = if message.is_empty() { String::new() } else { format!(" ({message})") };
+            self.why.push(format!("{word} `{rule}`{message}: {found}; it needs {needs}"));
+        }
+        let rule: Label = rule.parse().expect("ours, or checked when the policy was parsed");
+        self.judgement.rules.push(RuleResult { rule, outcome, found, needs });
+    }
+
+    /// What would make the rule pass, as far as its text tells.
+    fn advise(&mut self, policy: &Policy, rule: &Rule, version: &str) {
+        let texts = rule.expression.texts();
+        if rule.expression.mentions("approvals") {
+            let named: Vec<&str> =
+                policy.role_names().filter(|role| texts.contains(*role)).collect();
+            for role in &named {
+                self.next.push(format!(
+                    "modelfs approve {version} --as {role}    # as one of: {}",
+                    policy.members(role)
+                ));
+            }
+            if named.is_empty() {
+                self.next.push(format!("modelfs approve {version}    # as somebody who may"));
+            }
+        }
+        if rule.expression.mentions("checks") {
+            self.next.push(format!("modelfs check {version} --suite FILE"));
+        }
+    }
+
+    fn close(&mut self, question: Question<'_>) {
+        let failed = self.judgement.rules.iter().any(|rule| rule.outcome == Outcome::Failed);
+        self.judgement.verdict = match (failed, question.emergency) {
+            (false, _) => Verdict::Allowed,
+            (true, Some(reason)) => {
+                reason.clone_into(&mut self.judgement.reason);
+                Verdict::BreakGlass
+            }
+            (true, None) => Verdict::Refused,
+        };
+    }
+}

@@ -1,0 +1,242 @@
+//! What rules look at, and how it looks to an expression.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use cel::objects::{Key, Map};
+use cel::{Context, Value};
+use jiff::Timestamp;
+use serde_json::Value as Json;
+
+use crate::format::ids::TreeDigest;
+use crate::format::names::{AliasName, Label, ModelName, VersionNumber};
+
+/// Names that an expression can begin with, as the README explains them.
+pub(super) const NAMES: [&str; 22] = [
+    "actor",
+    "age",
+    "alias",
+    "approvals",
+    "checks",
+    "current",
+    "datasets",
+    "digest",
+    "files",
+    "from",
+    "labels",
+    "mark",
+    "message",
+    "metrics",
+    "model",
+    "now",
+    "params",
+    "sealed_at",
+    "sealed_by",
+    "files_count",
+    "user",
+    "version",
+];
+
+/// Most files of a version that rules can look at one by one.
+pub const FILES_MAX: usize = 10_000;
+
+/// One file of a version.
+#[derive(Clone, Debug)]
+pub struct FileFact {
+    pub path: String,
+    pub size: u64,
+    pub format: String,
+    pub sha256: String,
+}
+
+/// What a version says of itself.
+#[derive(Clone, Debug)]
+pub struct VersionFacts {
+    pub version: VersionNumber,
+    pub digest: TreeDigest,
+    pub sealed_at: Timestamp,
+    pub sealed_by: String,
+    pub message: String,
+    /// `metrics`, `params`, `labels`, `datasets`, `user`, as `metadata.json` has them.
+    pub declared: BTreeMap<String, Json>,
+    pub files: Vec<FileFact>,
+    /// All of them; `files` is empty where there are more than [`FILES_MAX`].
+    pub files_count: u64,
+}
+
+/// An approval that counts.
+#[derive(Clone, Debug)]
+pub struct ApprovalFact {
+    pub user: String,
+    pub uid: u32,
+    pub role: Option<Label>,
+    pub message: String,
+    pub at: Timestamp,
+    pub seq: u64,
+}
+
+/// The last result of a check.
+#[derive(Clone, Debug)]
+pub struct CheckFact {
+    pub name: Label,
+    pub passed: bool,
+    pub at: Timestamp,
+    pub by: String,
+    pub metrics: BTreeMap<String, Json>,
+}
+
+/// Everything about one move.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    pub now: Timestamp,
+    pub model: ModelName,
+    pub alias: AliasName,
+    /// Who moves the alias.
+    pub actor: String,
+    pub roles: Vec<String>,
+    pub version: Arc<VersionFacts>,
+    /// What is in the alias now.
+    pub current: Option<Arc<VersionFacts>>,
+    pub approvals: Vec<ApprovalFact>,
+    pub checks: Vec<CheckFact>,
+    /// `bad`, `golden` or nothing.
+    pub mark: &'static str,
+}
+
+impl Facts {
+    /// Whether all files of the version can be looked at one by one.
+    pub(super) fn has_all_files(&self) -> bool {
+        self.version.files.len() as u64 == self.version.files_count
+    }
+
+    /// The facts as variables.
+    pub(super) fn context(&self) -> Context<'static, 'static> {
+        let mut context = Context::with_env(super::expression::environment());
+        let mut add = |name: &str, value: Value| context.add_variable_from_value(name, value);
+        for (name, value) in of_version(&self.version, self.now) {
+            add(name, value);
+        }
+        let current = self.current.as_ref().map(|version| map(of_version(version, self.now)));
+        add("current", current.unwrap_or(Value::Null));
+        add("now", time(self.now));
+        add("model", text(self.model.as_str()));
+        add("alias", text(self.alias.as_str()));
+        let from = self.current.as_ref().map(|version| text(&version.version.to_string()));
+        add("from", from.unwrap_or(Value::Null));
+        let roles = self.roles.iter().map(|role| text(role)).collect();
+        add("actor", map([("user", text(&self.actor)), ("roles", list(roles))]));
+        add("mark", text(self.mark));
+        let approvals = self.approvals.iter().map(|approval| of_approval(approval, self.now));
+        add("approvals", list(approvals.collect()));
+        let checks =
+            self.checks.iter().map(|check| (check.name.as_str(), of_check(check, self.now)));
+        add("checks", map(checks));
+        context
+    }
+}
+
+fn of_version(version: &VersionFacts, now: Timestamp) -> Vec<(&'static str, Value)> {
+    let declared = |name: &'static str| {
+        let empty = if name == "datasets" {
+            Json::Array(Vec::new())
+        } else {
+            Json::Object(serde_json::Map::new())
+        };
+        (name, from_json(version.declared.get(name).unwrap_or(&empty)))
+    };
+    let files = version.files.iter().map(|file| {
+        map([
+            ("path", text(&file.path)),
+            ("size", number(file.size)),
+            ("format", text(&file.format)),
+            ("sha256", text(&file.sha256)),
+        ])
+    });
+    vec![
+        declared("metrics"),
+        declared("params"),
+        declared("labels"),
+        declared("datasets"),
+        declared("user"),
+        ("version", text(&version.version.to_string())),
+        ("digest", text(&version.digest.to_string())),
+        ("sealed_at", time(version.sealed_at)),
+        ("sealed_by", text(&version.sealed_by)),
+        ("age", since(version.sealed_at, now)),
+        ("message", text(&version.message)),
+        ("files", list(files.collect())),
+        ("files_count", number(version.files_count)),
+    ]
+}
+
+fn of_approval(approval: &ApprovalFact, now: Timestamp) -> Value {
+    map([
+        ("user", text(&approval.user)),
+        ("uid", number(u64::from(approval.uid))),
+        ("role", text(approval.role.as_ref().map_or("", Label::as_str))),
+        ("message", text(&approval.message)),
+        ("at", time(approval.at)),
+        ("age", since(approval.at, now)),
+    ])
+}
+
+fn of_check(check: &CheckFact, now: Timestamp) -> Value {
+    let metrics = check.metrics.iter().map(|(name, value)| (name.as_str(), from_json(value)));
+    map([
+        ("passed", Value::Bool(check.passed)),
+        ("at", time(check.at)),
+        ("age", since(check.at, now)),
+        ("by", text(&check.by)),
+        ("metrics", map(metrics)),
+    ])
+}
+
+fn text(text: &str) -> Value {
+    Value::String(Arc::new(text.to_owned()))
+}
+
+fn number(number: u64) -> Value {
+    i64::try_from(number).map_or(Value::UInt(number), Value::Int)
+}
+
+fn list(values: Vec<Value>) -> Value {
+    Value::List(Arc::new(values))
+}
+
+fn map<'a>(entries: impl IntoIterator<Item = (&'a str, Value)>) -> Value {
+    let entries = entries.into_iter().map(|(name, value)| (Key::from(name.to_owned()), value));
+    Value::Map(Map { map: Arc::new(entries.collect::<HashMap<_, _>>()) })
+}
+
+fn time(at: Timestamp) -> Value {
+    let nanos = u32::try_from(at.subsec_nanosecond().max(0)).unwrap_or(0);
+    let at = chrono::DateTime::from_timestamp(at.as_second(), nanos).unwrap_or_default();
+    Value::Timestamp(at.fixed_offset())
+}
+
+fn since(then: Timestamp, now: Timestamp) -> Value {
+    let elapsed = now.duration_since(then);
+    let elapsed = chrono::Duration::new(
+        elapsed.as_secs(),
+        u32::try_from(elapsed.subsec_nanos()).unwrap_or(0),
+    );
+    Value::Duration(elapsed.unwrap_or_default())
+}
+
+/// What people wrote; a whole number is one, as long as it fits.
+fn from_json(value: &Json) -> Value {
+    match value {
+        Json::Null => Value::Null,
+        Json::Bool(bool) => Value::Bool(*bool),
+        Json::Number(found) => match (found.as_i64(), found.as_u64(), found.as_f64()) {
+            (Some(whole), _, _) => Value::Int(whole),
+            (None, Some(whole), _) => Value::UInt(whole),
+            (None, None, real) => real.map_or(Value::Null, Value::Float),
+        },
+        Json::String(found) => text(found),
+        Json::Array(values) => list(values.iter().map(from_json).collect()),
+        Json::Object(fields) => {
+            map(fields.iter().map(|(name, value)| (name.as_str(), from_json(value))))
+        }
+    }
+}

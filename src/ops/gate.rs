@@ -1,0 +1,327 @@
+//! The choke point: what a policy says to a change, whichever door it came through.
+//!
+//! Invariant O4: a move is decided in the same step that records it, with the policy, the approvals
+//! and the checks of the history up to that record. What was refused is recorded as well.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::{Change, Context, OpsError, Workspace};
+use crate::format::ids::{ManifestId, TreeDigest};
+use crate::format::names::{AliasName, At, ModelName, Reference, VersionNumber};
+use crate::format::record::{Access, Door, Mark, Move, Op, Refusal, Subject};
+use crate::governance::{
+    self, ApprovalFact, Caller, CheckFact, Decision, Facts, FileFact, Policy, Power, Question,
+    VersionFacts,
+};
+use crate::registry::state::{Model, State};
+use crate::registry::vetting::Vetting;
+use crate::sys::users;
+
+/// Words of the parts of `metadata.json` that its author declared.
+const DECLARED: [&str; 5] = ["metrics", "params", "labels", "datasets", "user"];
+
+/// A version that is about to be: its record is the one that is being decided about.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Newcomer {
+    pub version: VersionNumber,
+    pub manifest: ManifestId,
+}
+
+/// Somebody who may not do something by the policy.
+pub(super) struct Forbidden {
+    pub error: OpsError,
+    pub refusal: Refusal,
+}
+
+impl From<Forbidden> for Change {
+    fn from(Forbidden { error, refusal }: Forbidden) -> Self {
+        Self::Refuse { refusal, error }
+    }
+}
+
+impl Workspace {
+    /// The policy in force, ready to be asked.
+    ///
+    /// # Errors
+    /// `PolicyUnreadable` for one that a later release made: nothing is done then, rather than
+    /// something that it forbids.
+    pub(super) fn policy(&self, state: &State) -> Result<Option<Arc<Policy>>, OpsError> {
+        let Some(in_force) = state.policy() else { return Ok(None) };
+        let mut kept = self.policies.lock();
+        if let Some(policy) = kept.as_ref().filter(|policy| policy.digest == in_force.digest) {
+            return Ok(Some(Arc::clone(policy)));
+        }
+        let policy = Policy::parse(&in_force.text).map_err(|faults| {
+            let first = faults.first();
+            let why = first.map(|it| format!("line {}, column {}: {}", it.line, it.column, it.why));
+            OpsError::PolicyUnreadable { why: why.unwrap_or_default() }
+        })?;
+        let policy = Arc::new(policy);
+        *kept = Some(Arc::clone(&policy));
+        Ok(Some(policy))
+    }
+
+    /// Sees to it that the policy lets the caller do something to a model.
+    pub(super) fn permit_power(
+        &self,
+        state: &State,
+        context: &Context,
+        model: &Model,
+        power: &Power,
+    ) -> Result<Result<(), Forbidden>, OpsError> {
+        let Some(policy) = self.policy(state)? else { return Ok(Ok(())) };
+        let roles = roles_of(&policy, &context.caller, model.access);
+        let Err(able) = governance::permit(&policy, &roles, &model.name, power) else {
+            return Ok(Ok(()));
+        };
+        let name = power.name();
+        let who = match able.as_slice() {
+            [] => "no role may".to_owned(),
+            able => format!("the roles that may: {}", able.join(", ")),
+        };
+        let why = vec![format!(
+            "`{name}` on `{}` is not allowed to {}; {who}",
+            model.name,
+            words(&roles)
+        )];
+        let user = context.caller.user.clone();
+        let action = format!("{name} on `{}`", model.name);
+        let error = OpsError::Gated { user, action, why: why.clone(), next: Vec::new() };
+        let (action, model) = (name, Some(model.name.clone()));
+        Ok(Err(Forbidden { error, refusal: Refusal { action, model, moves: Vec::new(), why } }))
+    }
+
+    /// As [`Workspace::permit_power`], where nothing is recorded but the refusal.
+    pub(super) fn permit_or_record(
+        &self,
+        context: &Context,
+        name: &ModelName,
+        power: &Power,
+    ) -> Result<(), OpsError> {
+        {
+            let state = self.state();
+            let Some(model) = state.model(name) else { return Ok(()) };
+            if self.permit_power(&state, context, model, power)?.is_ok() {
+                return Ok(());
+            }
+        }
+        // Again, in the step that records it.
+        self.commit(context, |state, _| {
+            let Some(model) = state.model(name) else { return Ok(Change::Nothing) };
+            let permitted = self.permit_power(state, context, model, power)?;
+            Ok(permitted.err().map_or(Change::Nothing, Change::from))
+        })?;
+        Ok(())
+    }
+
+    /// Decides about moves that are otherwise in order; `op` makes of them what is recorded.
+    pub(super) fn judged(
+        &self,
+        state: &State,
+        context: &Context,
+        now: Timestamp,
+        mut moves: Vec<Move>,
+        newcomer: Option<Newcomer>,
+        op: impl FnOnce(Vec<Move>) -> Op,
+    ) -> Result<Change, OpsError> {
+        let mut decisions = Vec::new();
+        for step in &mut moves {
+            let model = state.model(&step.model).expect("the moves are of models that are there");
+            let power = Power::Move(step.alias.clone());
+            if let Err(forbidden) = self.permit_power(state, context, model, &power)? {
+                let Forbidden { error, mut refusal } = forbidden;
+                refusal.model = None;
+                refusal.moves = vec![step.clone()];
+                return Ok(Change::Refuse { refusal, error });
+            }
+            let decided = self.decide(state, context, now, step, newcomer)?;
+            step.judgement = decided.as_ref().map(|it| Box::new(it.judgement.clone()));
+            decisions.extend(decided.map(|decision| (words_of(step), decision)));
+        }
+        if !decisions.iter().any(|(_, decision)| decision.is_refused()) {
+            return Ok(Change::Record(op(moves)));
+        }
+        let refused = || decisions.iter().filter(|(_, decision)| decision.is_refused());
+        let action = refused().map(|(words, _)| words.clone()).collect::<Vec<_>>().join(", ");
+        let why: Vec<String> = refused().flat_map(|(_, decision)| decision.why.clone()).collect();
+        let next = refused().flat_map(|(_, decision)| decision.next.clone()).collect();
+        let user = context.caller.user.clone();
+        let error = OpsError::Gated { user, action, why: why.clone(), next };
+        let refusal = Refusal { action: "move".to_owned(), model: None, moves, why };
+        Ok(Change::Refuse { refusal, error })
+    }
+
+    /// What the gates say to one move; `None` where there are none.
+    pub(super) fn decide(
+        &self,
+        state: &State,
+        context: &Context,
+        now: Timestamp,
+        step: &Move,
+        newcomer: Option<Newcomer>,
+    ) -> Result<Option<Decision>, OpsError> {
+        let Some(policy) = self.policy(state)? else { return Ok(None) };
+        let model = state.model(&step.model).expect("the moves are of models that are there");
+        let manifest = |number: VersionNumber| match newcomer {
+            Some(newcomer) if newcomer.version == number => Some(newcomer.manifest),
+            _ => model.versions.get(&number).map(|version| version.manifest),
+        };
+        let target = step.to.and_then(manifest);
+        let none = Vetting::default();
+        let vetting = target.and_then(|id| model.vettings.of(&id)).unwrap_or(&none);
+        let window = model.vettings.window(&step.alias, context.caller.uid);
+        let question = Question {
+            model: &step.model,
+            alias: &step.alias,
+            to: step.to,
+            was_allowed: step.to.is_some_and(|to| model.vettings.was_allowed(&step.alias, to)),
+            is_bad: vetting.is_bad(),
+            is_failing: vetting.failing().next().is_some(),
+            emergency: window.filter(|it| now < it.until).map(|it| it.reason.as_str()),
+        };
+        governance::decide(&policy, question, || {
+            let target = target.expect("facts are asked for a version that is there");
+            let roles = roles_of(&policy, &context.caller, model.access);
+            Ok(Facts {
+                now,
+                model: step.model.clone(),
+                alias: step.alias.clone(),
+                actor: context.caller.user.clone(),
+                roles: roles.into_iter().map(str::to_owned).collect(),
+                version: self.version_facts(&target)?,
+                current: match step.from.and_then(manifest) {
+                    Some(current) => Some(self.version_facts(&current)?),
+                    None => None,
+                },
+                approvals: approvals_of(vetting, now),
+                checks: checks_of(vetting),
+                mark: vetting.mark.as_ref().map_or("", |marked| match marked.mark {
+                    Mark::Bad => "bad",
+                    Mark::Golden => "golden",
+                }),
+            })
+        })
+    }
+
+    /// Reads what rules look at, so that it is at hand when the decision is made.
+    pub(super) fn prepare_facts(&self, model: &ModelName, alias: &AliasName, to: &At) {
+        let ids: Vec<ManifestId> = {
+            let state = self.state();
+            if !matches!(self.policy(&state), Ok(Some(policy)) if policy.is_gated(model, alias)) {
+                return;
+            }
+            let Some(model) = state.model(model) else { return };
+            let current = model.resolve(&At::Alias(alias.clone()));
+            model.resolve(to).into_iter().chain(current).map(|version| version.manifest).collect()
+        };
+        // What cannot be read is told by the decision.
+        ids.iter().for_each(|id| drop(self.version_facts(id)));
+    }
+
+    /// What a version says of itself, from memory or from its `metadata.json`.
+    pub(super) fn version_facts(&self, id: &ManifestId) -> Result<Arc<VersionFacts>, OpsError> {
+        self.facts.get_or_insert_with(id, || {
+            let manifest = self.manifest(id)?;
+            let metadata = self.metadata(id)?;
+            let digest = manifest.digest;
+            Ok(Arc::new(facts_from(manifest.version, digest, &metadata)))
+        })
+    }
+
+    /// The version that a reference means, as approvals, checks and marks name it.
+    pub(super) fn subject(
+        &self,
+        state: &State,
+        reference: &Reference,
+    ) -> Result<Subject, OpsError> {
+        let Reference { model: name, at } = reference;
+        let model = state.model(name).ok_or_else(|| OpsError::NoModel { model: name.clone() })?;
+        let version = model.resolve(at);
+        let version =
+            version.ok_or_else(|| OpsError::NoVersion { model: name.clone(), at: at.clone() })?;
+        let (number, manifest, digest) = (version.number, version.manifest, version.digest);
+        Ok(Subject { model: name.clone(), version: number, manifest, digest })
+    }
+}
+
+/// The roles that a caller has for a model.
+pub(super) fn roles_of<'a>(policy: &'a Policy, caller: &Caller, access: Access) -> Vec<&'a str> {
+    let mut caller = caller.clone();
+    if caller.door == Door::Mount {
+        // The kernel tells us the user and one group; the rest is what the machine knows.
+        caller.groups = users::groups_of(caller.uid, caller.gid);
+    }
+    policy.roles_of(&caller, access, &users::group_called)
+}
+
+fn words(roles: &[&str]) -> String {
+    let own: Vec<&str> =
+        roles.iter().copied().filter(|role| *role != governance::EVERYONE).collect();
+    if own.is_empty() {
+        "somebody without a role".to_owned()
+    } else {
+        format!("the role {}", own.join(", "))
+    }
+}
+
+fn words_of(step: &Move) -> String {
+    let Move { model, alias, to, .. } = step;
+    match to {
+        Some(to) => format!("move `{model}/{alias}` to {to}"),
+        None => format!("remove `{model}/{alias}`"),
+    }
+}
+
+fn approvals_of(vetting: &Vetting, now: Timestamp) -> Vec<ApprovalFact> {
+    let holds = vetting.approvals.iter().filter(|it| it.expires.is_none_or(|end| now < end));
+    let fact = holds.map(|approval| ApprovalFact {
+        user: approval.by.user.clone(),
+        uid: approval.by.uid,
+        role: approval.role.clone(),
+        message: approval.message.clone(),
+        at: approval.at,
+        seq: approval.seq,
+    });
+    fact.collect()
+}
+
+fn checks_of(vetting: &Vetting) -> Vec<CheckFact> {
+    let fact = vetting.checks.iter().map(|(name, check)| CheckFact {
+        name: name.clone(),
+        passed: check.passed,
+        at: check.at,
+        by: check.by.user.clone(),
+        metrics: check.metrics.clone(),
+    });
+    fact.collect()
+}
+
+/// What is not as we write it, as in a version of an earlier release, is left out.
+fn facts_from(version: VersionNumber, digest: TreeDigest, metadata: &Value) -> VersionFacts {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let files = metadata["files"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let fact = |file: &Value| FileFact {
+        path: text(&file["path"]),
+        size: file["size"].as_u64().unwrap_or(0),
+        format: text(&file["format"]),
+        sha256: text(&file["sha256"]),
+    };
+    let shown = if files.len() <= governance::FILES_MAX { files } else { &[] };
+    let sealed = &metadata["sealed"];
+    let declared = DECLARED
+        .into_iter()
+        .filter_map(|name| Some((name.to_owned(), metadata.get(name)?.clone())));
+    VersionFacts {
+        version,
+        digest,
+        sealed_at: sealed["at"].as_str().and_then(|at| at.parse().ok()).unwrap_or_default(),
+        sealed_by: text(&sealed["by"]["user"]),
+        message: text(&metadata["message"]),
+        declared: declared.collect(),
+        files: shown.iter().map(fact).collect(),
+        files_count: files.len() as u64,
+    }
+}
