@@ -100,6 +100,17 @@ impl FsError {
         text.replace('\n', " ")
     }
 
+    /// The same as lines: a policy may have several reasons, and several ways out.
+    pub fn account(&self) -> String {
+        let Self::Ops(OpsError::Gated { why, next, .. }) = self else {
+            return self.explanation() + "\n";
+        };
+        let mut text = format!("{self}\n");
+        why.iter().for_each(|line| text += &format!("  because: {}\n", line.replace('\n', " ")));
+        next.iter().for_each(|line| text += &format!("  try: {line}\n"));
+        text
+    }
+
     /// Whether the caller was told no for a reason that `why` should keep.
     pub fn is_refusal(&self) -> bool {
         match self {

@@ -19,6 +19,8 @@ use crate::registry::state::{Model, Version};
 
 /// Permissions of the store's own files: its history names all models, whoever may see them.
 const STORE_MODE: u32 = 0o440;
+/// Those of the policy: who is bound by it may read it.
+const POLICY_MODE: u32 = 0o444;
 
 /// The last refusals of the store and of each model.
 #[derive(Debug, Default)]
@@ -30,7 +32,7 @@ pub struct Refusals {
 impl Refusals {
     /// Keeps why something was refused, instead of what was kept before.
     pub fn keep(&self, scope: Scope, now: Timestamp, error: &FsError) {
-        let text = format!("{now} {}: {}\n", error.errno_name(), error.explanation());
+        let text = format!("{now} {}: {}", error.errno_name(), error.account());
         self.last.lock().insert(scope, (now, text));
     }
 
@@ -46,8 +48,8 @@ impl Refusals {
 
 /// What `name` is in `.modelfs`.
 pub(super) fn child(scope: &Scope, name: &OsStr) -> Option<Child> {
-    let file = Generated::ALL.into_iter().find(|file| name == file.name())?;
-    Some(Child::fixed(Node::Generated(scope.clone(), file)))
+    let file = Generated::all(scope).iter().find(|file| name == file.name())?;
+    Some(Child::fixed(Node::Generated(scope.clone(), *file)))
 }
 
 impl Filesystem {
@@ -62,7 +64,9 @@ impl Filesystem {
     ) -> Result<Attributes, FsError> {
         let bytes = match file {
             Generated::History => self.workspace.history_bytes(scope.as_ref()),
-            Generated::Status | Generated::Why => self.text(scope, file)?.len() as u64,
+            Generated::Status | Generated::Why | Generated::Policy => {
+                self.text(scope, file)?.len() as u64
+            }
         };
         let attributes = match scope {
             Some(model) => self.model_facts(model)?.file(0o444, bytes),
@@ -70,7 +74,8 @@ impl Filesystem {
                 let root = self.root_attributes();
                 let kind = super::Kind::File;
                 let blocks = bytes.div_ceil(512);
-                Attributes { kind, mode: STORE_MODE, bytes, blocks, ..root }
+                let mode = if file == Generated::Policy { POLICY_MODE } else { STORE_MODE };
+                Attributes { kind, mode, bytes, blocks, ..root }
             }
         };
         match (file, self.refusals.last(scope)) {
@@ -89,6 +94,7 @@ impl Filesystem {
                 let last = self.refusals.last(scope).map(|(_, text)| text);
                 return Ok(last.unwrap_or_else(|| "nothing was refused yet\n".to_owned()));
             }
+            (Generated::Policy, _) => return Ok(self.workspace.policy_text()),
             (Generated::History, _) => return Err(FsError::Operation),
             (Generated::Status, Some(model)) => self.model_status(model)?,
             (Generated::Status, None) => self.store_status(),

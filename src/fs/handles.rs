@@ -11,8 +11,9 @@ use parking_lot::Mutex;
 use super::FsError;
 use super::answer::Kind;
 use super::control::ControlHandle;
+use super::deed::Deed;
 use super::nodes::{Node, SealedPlace};
-use crate::format::names::ModelName;
+use crate::format::names::{At, ModelName};
 use crate::store::draft::DraftFile;
 use crate::store::hot::HotFile;
 
@@ -46,6 +47,13 @@ pub enum Handle {
     /// The history, which grows while it is open; a model's with the record that made the model.
     History(Option<(ModelName, u64)>),
     Control(ControlHandle),
+    /// A file for commands about a version or an alias, with the record that made the model.
+    Deed {
+        model: ModelName,
+        seq: u64,
+        deed: Deed,
+        at: At,
+    },
     Directory(DirectoryHandle),
 }
 

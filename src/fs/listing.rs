@@ -7,6 +7,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::answer::{Cache, Kind, Opened};
+use super::deed::Deed;
 use super::handles::{DirectoryHandle, Handle, ListedName};
 use super::inode::{self, Identity};
 use super::nodes::{DraftPlace, Generated, Node, SealedPlace, View, draft_number};
@@ -183,8 +184,16 @@ impl Filesystem {
                     let identity = Node::Generated(scope.clone(), file).identity();
                     (file.name().into(), Kind::File, identity)
                 };
-                Generated::ALL.into_iter().map(entry).collect()
+                let files = Generated::all(scope).iter().copied().map(entry);
+                let deeds = scope.iter().flat_map(|model| {
+                    Deed::ALL.map(|deed| {
+                        let identity = Node::Deeds(model.clone(), deed).identity();
+                        (deed.name().into(), Kind::Directory, identity)
+                    })
+                });
+                files.chain(deeds).collect()
             }
+            Node::Deeds(model, deed) => self.deed_names(model, *deed),
             Node::Live(None) => self.live_names(),
             Node::Live(Some(model)) => self.model_live_names(model),
             Node::LiveAlias(at) => self.live_models(at),
@@ -193,6 +202,7 @@ impl Filesystem {
             | Node::Draft(_)
             | Node::Generated(..)
             | Node::Control(_)
+            | Node::Deed(..)
             | Node::Alias(_)
             | Node::Temporary(..) => return Err(FsError::NotDirectory),
         };
@@ -223,6 +233,7 @@ impl Filesystem {
         match &*directory.node {
             Node::Root | Node::Model { .. } | Node::Info(None) | Node::Live(None) => inode::ROOT,
             Node::Info(Some(model)) | Node::Live(Some(model)) => root_of(model.as_str()),
+            Node::Deeds(model, _) => self.nodes.number(&Node::Info(Some(model.clone())).identity()),
             Node::LiveAlias(_) => self.nodes.number(&Node::Live(None).identity()),
             Node::LiveEmpty(model, _) => {
                 self.nodes.number(&Node::Live(Some(model.clone())).identity())

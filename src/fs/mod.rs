@@ -7,6 +7,7 @@
 
 mod answer;
 mod control;
+mod deed;
 mod draft;
 mod errno;
 mod error;
@@ -179,14 +180,17 @@ impl Filesystem {
     ) -> Result<(Attributes, Duration), FsError> {
         let node = self.node(number)?;
         let changed = match &*node {
-            Node::Draft(place) => self.change_draft(place, changes),
+            Node::Draft(place) => {
+                self.permit_draft(requester, place).and_then(|()| self.change_draft(place, changes))
+            }
             Node::Root => self.change_access(requester, None, changes),
             Node::Model { name, .. } => self.change_access(requester, Some(name), changes),
-            Node::Control(model) if !changes.has_access() => {
+            Node::Control(model) | Node::Deed(model, ..) if !changes.has_access() => {
                 // `echo x > snapshot` truncates first, `touch` sets times: neither means anything.
                 self.model_facts(model).map(drop)
             }
             Node::Control(_) => Err(model::refuse_access("`snapshot`")),
+            Node::Deed(..) => Err(model::refuse_access("a file for commands")),
             Node::Alias(_) | Node::Temporary(..) => Err(model::refuse_access("an alias")),
             _ => Err(read_only(&node)),
         };
@@ -219,7 +223,9 @@ impl Filesystem {
         let node = self.node(parent)?;
         let made = match &*node {
             Node::Root => self.create_model(requester, name, mode),
-            Node::Draft(place) => self.make_draft_directory(requester, place, name, mode),
+            Node::Draft(place) => self
+                .permit_draft(requester, place)
+                .and_then(|()| self.make_draft_directory(requester, place, name, mode)),
             _ => Err(self.refuse_entry(&node, name)),
         };
         self.found(self.explained(&node, made)?)
@@ -237,7 +243,9 @@ impl Filesystem {
         check_name(name)?;
         let node = self.node(parent)?;
         let made = match &*node {
-            Node::Draft(place) => self.make_draft_node(requester, place, name, mode, device),
+            Node::Draft(place) => self
+                .permit_draft(requester, place)
+                .and_then(|()| self.make_draft_node(requester, place, name, mode, device)),
             _ => Err(self.refuse_entry(&node, name)),
         };
         self.found(self.explained(&node, made)?)
@@ -255,18 +263,28 @@ impl Filesystem {
         let node = self.node(parent)?;
         let made = match &*node {
             Node::Model { name: model, .. } => self.link_alias(requester, model, name, target),
-            Node::Draft(place) => self.make_draft_link(requester, place, name, target),
+            Node::Draft(place) => self
+                .permit_draft(requester, place)
+                .and_then(|()| self.make_draft_link(requester, place, name, target)),
             _ => Err(self.refuse_entry(&node, name)),
         };
         self.found(self.explained(&node, made)?)
     }
 
     /// Gives an object of a draft a second name.
-    pub fn link(&self, number: u64, parent: u64, name: &OsStr) -> Result<Found, FsError> {
+    pub fn link(
+        &self,
+        requester: Requester,
+        number: u64,
+        parent: u64,
+        name: &OsStr,
+    ) -> Result<Found, FsError> {
         check_name(name)?;
         let (source, node) = (self.node(number)?, self.node(parent)?);
         let made = match (&*source, &*node) {
-            (Node::Draft(source), Node::Draft(place)) => self.link_draft(source, place, name),
+            (Node::Draft(source), Node::Draft(place)) => self
+                .permit_draft(requester, place)
+                .and_then(|()| self.link_draft(source, place, name)),
             (_, Node::Draft(_)) => Err(FsError::OtherTree),
             _ => Err(self.refuse_entry(&node, name)),
         };
@@ -279,7 +297,9 @@ impl Filesystem {
         let node = self.node(parent)?;
         let removed = match &*node {
             Node::Model { name: model, .. } => self.unlink_alias(requester, model, name),
-            Node::Draft(place) => place.tree.unlink(place.node, name).map_err(FsError::Draft),
+            Node::Draft(place) => self
+                .permit_draft(requester, place)
+                .and_then(|()| place.tree.unlink(place.node, name).map_err(FsError::Draft)),
             _ => Err(self.refuse_entry(&node, name)),
         };
         self.explained(&node, removed)
@@ -296,9 +316,9 @@ impl Filesystem {
         let node = self.node(parent)?;
         let removed = match &*node {
             Node::Root => self.remove_model(requester, name),
-            Node::Draft(place) => {
+            Node::Draft(place) => self.permit_draft(requester, place).and_then(|()| {
                 place.tree.remove_directory(place.node, name).map_err(FsError::Draft)
-            }
+            }),
             _ => Err(self.refuse_entry(&node, name)),
         };
         self.explained(&node, removed)
@@ -316,9 +336,9 @@ impl Filesystem {
         check_name(to.1)?;
         let (old, new) = (self.node(from.0)?, self.node(to.0)?);
         let renamed = match (&*old, &*new) {
-            (Node::Draft(old), Node::Draft(new)) => {
-                self.rename_draft((old, from.1), (new, to.1), mode)
-            }
+            (Node::Draft(old), Node::Draft(new)) => self
+                .permit_draft(requester, old)
+                .and_then(|()| self.rename_draft((old, from.1), (new, to.1), mode)),
             (Node::Model { name: one, .. }, Node::Model { name: other, .. }) if one == other => {
                 self.rename_alias(requester, one, (from.1, to.1), mode)
             }
@@ -358,16 +378,22 @@ impl Filesystem {
         match parent {
             Node::Root => Ok(self.root_child(name)),
             Node::Model { name: model, .. } => self.model_child(model, name),
-            Node::Info(scope) => Ok(generated::child(scope, name)),
+            Node::Info(scope) => {
+                let deeds = || scope.as_ref().and_then(|model| deed::directory(model, name));
+                Ok(generated::child(scope, name).or_else(deeds))
+            }
+            Node::Deeds(model, deed) => Ok(self.deed_child(model, *deed, name)),
             Node::Live(None) => Ok(live::alias_child(name)),
             Node::Live(Some(model)) => self.model_live_child(model, name),
             Node::LiveAlias(at) => self.live_child(at, name),
             Node::LiveEmpty(..) => Ok(None),
             Node::Sealed(place) => version::child(place, name),
             Node::Draft(place) => self.draft_child(place, name),
-            Node::Generated(..) | Node::Control(_) | Node::Alias(_) | Node::Temporary(..) => {
-                Err(FsError::NotDirectory)
-            }
+            Node::Generated(..)
+            | Node::Control(_)
+            | Node::Deed(..)
+            | Node::Alias(_)
+            | Node::Temporary(..) => Err(FsError::NotDirectory),
         }
     }
 
@@ -400,9 +426,11 @@ impl Filesystem {
             Node::Info(None) | Node::Live(None) | Node::LiveAlias(_) => {
                 Attributes { mode: self.root_attributes().mode & 0o555, ..self.root_attributes() }
             }
-            Node::Info(Some(model)) | Node::Live(Some(model)) | Node::LiveEmpty(model, _) => {
-                self.model_facts(model)?.directory(0o555)
-            }
+            Node::Info(Some(model))
+            | Node::Deeds(model, _)
+            | Node::Live(Some(model))
+            | Node::LiveEmpty(model, _) => self.model_facts(model)?.directory(0o555),
+            Node::Deed(model, deed, _) => self.deed_attributes(model, *deed)?,
             Node::Generated(scope, file) => self.generated_attributes(scope, *file)?,
             Node::Control(model) => self.model_facts(model)?.file(0o666, control::SIZE_BYTES),
             Node::Alias(link) => {
@@ -452,6 +480,14 @@ impl Filesystem {
             self.keep_refusal(node.scope(), error);
         }
         result
+    }
+
+    /// Whether the policy lets someone change a draft: the kernel has asked for the permission bits.
+    fn permit_draft(&self, requester: Requester, place: &nodes::DraftPlace) -> Result<(), FsError> {
+        if !self.workspace.has_policy() {
+            return Ok(());
+        }
+        Ok(self.workspace.permit_write(&self.context(requester), &place.model)?)
     }
 
     fn context(&self, requester: Requester) -> Context {
@@ -517,6 +553,7 @@ fn is_read_only(node: &Node) -> bool {
     match node {
         Node::Sealed(_)
         | Node::Info(_)
+        | Node::Deeds(..)
         | Node::Generated(..)
         | Node::Live(_)
         | Node::LiveAlias(_)
@@ -524,6 +561,7 @@ fn is_read_only(node: &Node) -> bool {
         Node::Root
         | Node::Model { .. }
         | Node::Control(_)
+        | Node::Deed(..)
         | Node::Alias(_)
         | Node::Temporary(..)
         | Node::Draft(_) => false,

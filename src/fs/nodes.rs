@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 
 use super::answer::Kind;
+use super::deed::Deed;
 use super::inode::{self, Identity};
 use crate::format::ids::ManifestId;
 use crate::format::manifest::{EntryIndex, Manifest, Node as Sealed};
@@ -30,16 +31,25 @@ pub enum Generated {
     Status,
     History,
     Why,
+    /// Of the store only.
+    Policy,
 }
 
 impl Generated {
-    pub const ALL: [Self; 3] = [Self::History, Self::Status, Self::Why];
+    /// The files of a model, or of the store.
+    pub fn all(scope: &Scope) -> &'static [Self] {
+        match scope {
+            Some(_) => &[Self::History, Self::Status, Self::Why],
+            None => &[Self::History, Self::Policy, Self::Status, Self::Why],
+        }
+    }
 
     pub fn name(self) -> &'static str {
         match self {
             Self::Status => "status.json",
             Self::History => "history.jsonl",
             Self::Why => "why",
+            Self::Policy => "policy.toml",
         }
     }
 }
@@ -161,6 +171,10 @@ pub enum Node {
     Info(Scope),
     /// `.modelfs/status.json` and its like
     Generated(Scope, Generated),
+    /// `/churn/.modelfs/approve` and its like
+    Deeds(ModelName, Deed),
+    /// `/churn/.modelfs/approve/v8`
+    Deed(ModelName, Deed, At),
     /// `.live`
     Live(Scope),
     /// `/.live/prod`
@@ -191,6 +205,13 @@ impl Node {
             Self::Generated(of, file) => {
                 Identity::of("generated", &[scope(of).as_bytes(), file.name().as_bytes()])
             }
+            Self::Deeds(model, deed) => {
+                Identity::of("deeds", &[model.as_str().as_bytes(), deed.name().as_bytes()])
+            }
+            Self::Deed(model, deed, at) => {
+                let (model, deed, at) = (model.as_str(), deed.name(), at.to_string());
+                Identity::of("deed", &[model.as_bytes(), deed.as_bytes(), at.as_bytes()])
+            }
             Self::Live(of) => Identity::of("live", &[scope(of).as_bytes()]),
             Self::LiveAlias(at) => Identity::of("live alias", &[at.to_string().as_bytes()]),
             Self::LiveEmpty(model, at) => {
@@ -218,10 +239,11 @@ impl Node {
             Self::Root
             | Self::Model { .. }
             | Self::Info(_)
+            | Self::Deeds(..)
             | Self::Live(_)
             | Self::LiveAlias(_)
             | Self::LiveEmpty(..) => Kind::Directory,
-            Self::Generated(..) | Self::Control(_) => Kind::File,
+            Self::Generated(..) | Self::Control(_) | Self::Deed(..) => Kind::File,
             Self::Alias(_) | Self::Temporary(..) => Kind::Symlink,
             Self::Sealed(place) => match place.manifest.entry(place.entry).node {
                 Sealed::Directory { .. } => Kind::Directory,
@@ -238,9 +260,11 @@ impl Node {
             Self::Root | Self::LiveAlias(_) => None,
             Self::Info(scope) | Self::Generated(scope, _) | Self::Live(scope) => scope.clone(),
             Self::Model { name, .. } => Some(name.clone()),
-            Self::LiveEmpty(model, _) | Self::Control(model) | Self::Temporary(model, _) => {
-                Some(model.clone())
-            }
+            Self::LiveEmpty(model, _)
+            | Self::Control(model)
+            | Self::Deeds(model, _)
+            | Self::Deed(model, ..)
+            | Self::Temporary(model, _) => Some(model.clone()),
             Self::Alias(link) => Some(link.model.clone()),
             Self::Sealed(place) => Some(place.manifest.model.clone()),
             Self::Draft(place) => Some(place.model.clone()),

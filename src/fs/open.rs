@@ -21,11 +21,14 @@ const FLAGS_DROPPED: i32 = libc::O_APPEND;
 
 impl Filesystem {
     /// Opens a file; `flags` as open(2) has them.
-    pub fn open(&self, number: u64, flags: i32) -> Result<Opened, FsError> {
+    pub fn open(&self, requester: Requester, number: u64, flags: i32) -> Result<Opened, FsError> {
         let node = self.node(number)?;
         let changes = flags & libc::O_ACCMODE != libc::O_RDONLY || flags & libc::O_TRUNC != 0;
         if changes && is_read_only(&node) {
             return self.explained(&node, Err(read_only(&node)));
+        }
+        if changes && let Node::Draft(place) = &*node {
+            self.explained(&node, self.permit_draft(requester, place))?;
         }
         let opened = match &*node {
             Node::Sealed(place) => match &place.manifest.entry(place.entry).node {
@@ -46,6 +49,9 @@ impl Filesystem {
                 let handle = Handle::Control(ControlHandle::new(model, seq));
                 Ok(Opened { stream: true, ..self.opened_text(handle) })
             }
+            Node::Deed(model, deed, at) => self
+                .open_deed(requester, (model, *deed, at), flags)
+                .map(|handle| Opened { stream: true, ..self.opened_text(handle) }),
             Node::Draft(place) => {
                 let opened = place.tree.open_file(place.node, flags & !FLAGS_DROPPED);
                 opened.map(|file| self.opened_draft(file)).map_err(FsError::Draft)
@@ -70,6 +76,7 @@ impl Filesystem {
         let Node::Draft(place) = &*node else {
             return self.explained(&node, Err(self.refuse_entry(&node, name)));
         };
+        self.explained(&node, self.permit_draft(requester, place))?;
         let creator = super::draft::creator(requester);
         let flags = flags & !FLAGS_DROPPED;
         let made = place.tree.create(place.node, name, mode & 0o7777, flags, &creator);
@@ -98,6 +105,7 @@ impl Filesystem {
                 Ok(self.workspace.read_history(Some(model), offset, out)?)
             }
             Handle::Control(control) => self.desk.read(control, reader, out),
+            Handle::Deed { .. } => Err(FsError::Operation),
             Handle::Directory(_) => Err(FsError::Directory),
         }
     }
@@ -118,6 +126,15 @@ impl Filesystem {
                 let written = self.desk.submit(control, self.context(requester), bytes);
                 let node = Node::Control(control.model.clone());
                 self.explained(&node, written)
+            }
+            Handle::Deed { model, seq, deed, at } => {
+                if self.with_seq(model.clone())?.1 != *seq {
+                    return Err(FsError::Stale);
+                }
+                let context = self.context(requester);
+                let done = self.do_deed(&context, model, (*deed, at), bytes);
+                let node = Node::Deeds(model.clone(), *deed);
+                self.explained(&node, done).map(Written::Done)
             }
             _ => Err(FsError::Handle),
         }

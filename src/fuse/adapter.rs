@@ -367,17 +367,19 @@ impl fuser::Filesystem for Adapter {
 
     fn link(
         &self,
-        _request: &Request,
+        request: &Request,
         number: INodeNo,
         parent: INodeNo,
         name: &OsStr,
         reply: ReplyEntry,
     ) {
-        answer_entry(reply, self.ask("link", |fs| fs.link(number.0, parent.0, name)));
+        let linked = self.ask("link", |fs| fs.link(requester(request), number.0, parent.0, name));
+        answer_entry(reply, linked);
     }
 
-    fn open(&self, _request: &Request, number: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        let opened = match self.ask("open", |fs| fs.open(number.0, flags.0)) {
+    fn open(&self, request: &Request, number: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let opened = self.ask("open", |fs| fs.open(requester(request), number.0, flags.0));
+        let opened = match opened {
             Ok(opened) => opened,
             Err(errno) => return reply.error(errno),
         };

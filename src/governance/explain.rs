@@ -26,11 +26,22 @@ pub(super) fn apply(rule: &Expression, context: &Context<'_, '_>) -> (bool, Expl
             (false, Explanation { found, needs: rule.source.clone() })
         }
         Err(error) => {
-            let found = missing(&rule.tree, context);
-            let found = found.unwrap_or_else(|| words_of(&error));
+            let found = missing(&rule.tree, context)
+                .or_else(|| mismatch(culprit(&rule.tree, context), context))
+                .unwrap_or_else(|| words_of(&error));
             (false, Explanation { found, needs: rule.source.clone() })
         }
     }
+}
+
+/// What two values that do not go together are.
+fn mismatch(part: &IdedExpr, context: &Context<'_, '_>) -> Option<String> {
+    let Expr::Call(call) = &part.expr else { return None };
+    let [left, right] = &call.args[..] else { return None };
+    let values = [left, right].map(|side| context.resolve(side).ok().map(|value| show(&value)));
+    let [Some(one), Some(other)] = values else { return None };
+    let name = name_of(left).map(|name| format!("{name} is ")).unwrap_or_default();
+    Some(format!("{name}{one}, which does not go together with {other}"))
 }
 
 fn explain(rule: &Expression, context: &Context<'_, '_>, fulfilled: bool) -> Explanation {

@@ -16,7 +16,7 @@ mod policy;
 mod powers;
 
 #[cfg(test)]
-mod cases;
+mod tests;
 
 pub use access::{Action, Caller, Permission, may};
 pub use decide::{Decision, Question, decide};

@@ -94,6 +94,19 @@ impl Workspace {
         Ok(Err(Forbidden { error, refusal: Refusal { action, model, moves: Vec::new(), why } }))
     }
 
+    /// Whether there are rules at all.
+    pub fn has_policy(&self) -> bool {
+        self.state().policy().is_some()
+    }
+
+    /// Sees to it that the policy lets the caller change a model's draft.
+    ///
+    /// # Errors
+    /// `Gated`.
+    pub fn permit_write(&self, context: &Context, model: &ModelName) -> Result<(), OpsError> {
+        self.permit_or_record(context, model, &Power::Write)
+    }
+
     /// As [`Workspace::permit_power`], where nothing is recorded but the refusal.
     pub(super) fn permit_or_record(
         &self,

@@ -64,6 +64,13 @@ impl Workspace {
         message: &str,
         direction: Direction,
     ) -> Result<RetargetReport, OpsError> {
+        let is_twice = |(index, wish): (usize, &Wish)| {
+            wishes[..index].iter().any(|it| (&it.model, &it.alias) == (&wish.model, &wish.alias))
+        };
+        if let Some((_, wish)) = wishes.iter().enumerate().find(|each| is_twice(*each)) {
+            let why = format!("`{}/{}` is named twice", wish.model, wish.alias);
+            return Err(OpsError::Option { what: "the set of moves", why });
+        }
         for Wish { model, alias, to, .. } in wishes {
             to.iter().for_each(|to| self.prepare_facts(model, alias, to));
         }

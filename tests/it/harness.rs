@@ -444,7 +444,12 @@ impl Mount {
         let directory = self.path(model);
         let temporary = directory.join(format!(".{alias}.new"));
         syscalls::symlink(target, &temporary)?;
-        syscalls::errno(fs::rename(&temporary, directory.join(alias)))
+        let moved = syscalls::errno(fs::rename(&temporary, directory.join(alias)));
+        if moved.is_err() {
+            // As `ln` does. It may be gone with its time.
+            drop(fs::remove_file(&temporary));
+        }
+        moved
     }
 
     /// Checks the whole store, every byte of it.

@@ -18,6 +18,7 @@ mod faults;
 mod full;
 mod fuzz;
 mod golden;
+mod governance;
 mod hostile;
 mod hot;
 mod kill;

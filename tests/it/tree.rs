@@ -104,7 +104,7 @@ impl Tree {
 
     /// Writes a command; the answer's line.
     fn seal(&self, command: &str) -> Result<String, FsError> {
-        let opened = self.fs.open(self.number("churn/snapshot"), libc::O_RDWR).unwrap();
+        let opened = self.fs.open(self.me, self.number("churn/snapshot"), libc::O_RDWR).unwrap();
         match self.fs.write(self.me, opened.handle, 0, command.as_bytes())? {
             Written::Pending(pending) => assert_eq!(pending.wait()?, command.len()),
             Written::Done(bytes) => assert_eq!(bytes, command.len()),
@@ -117,7 +117,7 @@ impl Tree {
     }
 
     fn text(&self, path: &str) -> String {
-        let opened = self.fs.open(self.number(path), libc::O_RDONLY).unwrap();
+        let opened = self.fs.open(self.me, self.number(path), libc::O_RDONLY).unwrap();
         let mut text = vec![0; 65_536];
         let count = self.fs.read(opened.handle, 0, Reader::PageCache, &mut text).unwrap();
         self.fs.release(opened.handle);
@@ -173,7 +173,7 @@ fn a_draft_becomes_a_version_that_reads_back() {
 fn an_open_file_of_the_draft_holds_a_seal_up() {
     let tree = Tree::with_versions();
     tree.write_draft("busy", "x");
-    let opened = tree.fs.open(tree.number("churn/draft/busy"), libc::O_RDWR).unwrap();
+    let opened = tree.fs.open(tree.me, tree.number("churn/draft/busy"), libc::O_RDWR).unwrap();
     let error = tree.seal("too early").unwrap_err();
     assert_eq!(error.errno(), Errno::EBUSY, "{error}");
     assert!(error.explanation().contains("busy"), "{error}");
@@ -197,7 +197,7 @@ fn nothing_below_a_version_changes() {
         fs.make_node(me, version, name, libc::S_IFIFO, 0).unwrap_err(),
         fs.symlink(me, version, name, OsStr::new("v1")).unwrap_err(),
         fs.create(me, version, name, 0o644, libc::O_RDWR).unwrap_err(),
-        fs.link(file, version, name).unwrap_err(),
+        fs.link(tree.me, file, version, name).unwrap_err(),
         fs.unlink(me, version, old).unwrap_err(),
         fs.remove_directory(me, version, old).unwrap_err(),
         fs.remove_directory(me, tree.number("churn"), OsStr::new("v1")).unwrap_err(),
@@ -206,11 +206,11 @@ fn nothing_below_a_version_changes() {
         fs.rename(me, (draft, name), (version, old), RenameMode::Replace).unwrap_err(),
         fs.set_attributes(me, file, &mode).unwrap_err(),
         fs.set_attributes(me, version, &mode).unwrap_err(),
-        fs.open(file, libc::O_WRONLY).unwrap_err(),
-        fs.open(file, libc::O_RDONLY | libc::O_TRUNC).unwrap_err(),
+        fs.open(tree.me, file, libc::O_WRONLY).unwrap_err(),
+        fs.open(tree.me, file, libc::O_RDONLY | libc::O_TRUNC).unwrap_err(),
         fs.refuse_attribute(file),
         fs.refuse_attribute(version),
-        fs.open(tree.number(".modelfs/why"), libc::O_WRONLY).unwrap_err(),
+        fs.open(tree.me, tree.number(".modelfs/why"), libc::O_WRONLY).unwrap_err(),
         fs.unlink(me, tree.number(".live/prod"), name).unwrap_err(),
     ];
     for (index, error) in errors.iter().enumerate() {
