@@ -194,6 +194,10 @@ impl Filesystem {
                 files.chain(deeds).collect()
             }
             Node::Deeds(model, deed) => self.deed_names(model, *deed),
+            // Every moment is in it.
+            Node::PastRoot => Vec::new(),
+            Node::Past(moment) => self.past_models(moment)?,
+            Node::PastModel(moment, model) => self.past_names(moment, model)?,
             Node::Live(None) => self.live_names(),
             Node::Live(Some(model)) => self.model_live_names(model),
             Node::LiveAlias(at) => self.live_models(at),
@@ -231,7 +235,13 @@ impl Filesystem {
             None => inode::ROOT,
         };
         match &*directory.node {
-            Node::Root | Node::Model { .. } | Node::Info(None) | Node::Live(None) => inode::ROOT,
+            Node::Root
+            | Node::Model { .. }
+            | Node::Info(None)
+            | Node::PastRoot
+            | Node::Live(None) => inode::ROOT,
+            Node::Past(_) => self.nodes.number(&Node::PastRoot.identity()),
+            Node::PastModel(moment, _) => self.nodes.number(&Node::Past(moment.clone()).identity()),
             Node::Info(Some(model)) | Node::Live(Some(model)) => root_of(model.as_str()),
             Node::Deeds(model, _) => self.nodes.number(&Node::Info(Some(model.clone())).identity()),
             Node::LiveAlias(_) => self.nodes.number(&Node::Live(None).identity()),
@@ -244,6 +254,12 @@ impl Filesystem {
             Node::Sealed(place) => match &place.view {
                 View::Model => root_of(place.manifest.model.as_str()),
                 View::Live(at) => self.nodes.number(&Node::LiveAlias(at.clone()).identity()),
+                View::Past(name) => {
+                    let moment = super::past::Moment::parse(name);
+                    let model = place.manifest.model.clone();
+                    let parent = moment.map(|moment| Node::PastModel(moment, model));
+                    parent.map_or(directory.number, |it| self.nodes.number(&it.identity()))
+                }
                 View::ModelLive(_) => {
                     let model = place.manifest.model.clone();
                     self.nodes.number(&Node::Live(Some(model)).identity())

@@ -19,6 +19,7 @@ mod live;
 mod model;
 mod nodes;
 mod open;
+mod past;
 mod root;
 mod temporary;
 mod version;
@@ -383,6 +384,9 @@ impl Filesystem {
                 Ok(generated::child(scope, name).or_else(deeds))
             }
             Node::Deeds(model, deed) => Ok(self.deed_child(model, *deed, name)),
+            Node::PastRoot => Ok(self.past_child(name)),
+            Node::Past(moment) => self.past_model_child(moment, name),
+            Node::PastModel(moment, model) => self.past_version_child(moment, model, name),
             Node::Live(None) => Ok(live::alias_child(name)),
             Node::Live(Some(model)) => self.model_live_child(model, name),
             Node::LiveAlias(at) => self.live_child(at, name),
@@ -423,11 +427,16 @@ impl Filesystem {
         let attributes = match node {
             Node::Root => self.root_attributes(),
             Node::Model { name, .. } => self.model_facts(name)?.directory(0o7777),
-            Node::Info(None) | Node::Live(None) | Node::LiveAlias(_) => {
+            Node::Info(None)
+            | Node::PastRoot
+            | Node::Past(_)
+            | Node::Live(None)
+            | Node::LiveAlias(_) => {
                 Attributes { mode: self.root_attributes().mode & 0o555, ..self.root_attributes() }
             }
             Node::Info(Some(model))
             | Node::Deeds(model, _)
+            | Node::PastModel(_, model)
             | Node::Live(Some(model))
             | Node::LiveEmpty(model, _) => self.model_facts(model)?.directory(0o555),
             Node::Deed(model, deed, _) => self.deed_attributes(model, *deed)?,
@@ -554,6 +563,9 @@ fn is_read_only(node: &Node) -> bool {
         Node::Sealed(_)
         | Node::Info(_)
         | Node::Deeds(..)
+        | Node::PastRoot
+        | Node::Past(_)
+        | Node::PastModel(..)
         | Node::Generated(..)
         | Node::Live(_)
         | Node::LiveAlias(_)

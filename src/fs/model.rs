@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use super::answer::{Attributes, Kind, time};
 use super::listing::Named;
 use super::nodes::{AliasLink, Node, View};
-use super::root::{INFO, LIVE};
+use super::root::{INFO, LIVE, PAST};
 use super::temporary::{is_passing_name, is_temporary_name};
 use super::{Child, Filesystem, FsError, RenameMode, Requester, show, version};
 use crate::format::manifest::EntryIndex;
@@ -27,7 +27,7 @@ use crate::registry::state::Model;
 pub(super) const BLOCK_BYTES: u32 = 4_096;
 
 /// Names that later releases will use; never links.
-const KEPT_NAMES: [&str; 4] = [LIVE, INFO, ".at", ".diff"];
+const KEPT_NAMES: [&str; 4] = [LIVE, INFO, PAST, ".diff"];
 
 /// What a model's attributes are made of; the root's as well.
 pub(super) struct Facts {
@@ -390,7 +390,7 @@ impl Filesystem {
 }
 
 /// The link that an alias of a model is now.
-fn alias_link(model: &Model, alias: At) -> Option<AliasLink> {
+pub(super) fn alias_link(model: &Model, alias: At) -> Option<AliasLink> {
     let (version, since, seq) = match &alias {
         At::Latest => {
             let latest = model.latest()?;

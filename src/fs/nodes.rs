@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use super::answer::Kind;
 use super::deed::Deed;
 use super::inode::{self, Identity};
+use super::past::Moment;
 use crate::format::ids::ManifestId;
 use crate::format::manifest::{EntryIndex, Manifest, Node as Sealed};
 use crate::format::names::{At, ModelName, VersionNumber};
@@ -63,6 +64,8 @@ pub enum View {
     Live(At),
     /// `/churn/.live/prod`
     ModelLive(At),
+    /// `/.at/<time>/churn/v7`; the name of the time.
+    Past(String),
 }
 
 impl View {
@@ -72,6 +75,7 @@ impl View {
             Self::Model => String::new(),
             Self::Live(at) => format!("live {at}"),
             Self::ModelLive(at) => format!("model live {at}"),
+            Self::Past(name) => format!("at {name}"),
         };
         inode::sealed_directory(&tag, version, directory)
     }
@@ -175,6 +179,12 @@ pub enum Node {
     Deeds(ModelName, Deed),
     /// `/churn/.modelfs/approve/v8`
     Deed(ModelName, Deed, At),
+    /// `/.at`
+    PastRoot,
+    /// `/.at/<time>`
+    Past(Moment),
+    /// `/.at/<time>/churn`
+    PastModel(Moment, ModelName),
     /// `.live`
     Live(Scope),
     /// `/.live/prod`
@@ -212,6 +222,12 @@ impl Node {
                 let (model, deed, at) = (model.as_str(), deed.name(), at.to_string());
                 Identity::of("deed", &[model.as_bytes(), deed.as_bytes(), at.as_bytes()])
             }
+            Self::PastRoot => Identity::of("past root", &[]),
+            Self::Past(moment) => Identity::of("past", &[moment.name.as_bytes()]),
+            Self::PastModel(moment, model) => {
+                let (moment, model) = (moment.name.as_bytes(), model.as_str().as_bytes());
+                Identity::of("past model", &[moment, model])
+            }
             Self::Live(of) => Identity::of("live", &[scope(of).as_bytes()]),
             Self::LiveAlias(at) => Identity::of("live alias", &[at.to_string().as_bytes()]),
             Self::LiveEmpty(model, at) => {
@@ -240,6 +256,9 @@ impl Node {
             | Self::Model { .. }
             | Self::Info(_)
             | Self::Deeds(..)
+            | Self::PastRoot
+            | Self::Past(_)
+            | Self::PastModel(..)
             | Self::Live(_)
             | Self::LiveAlias(_)
             | Self::LiveEmpty(..) => Kind::Directory,
@@ -257,13 +276,14 @@ impl Node {
     /// Whose `why` explains a refusal here.
     pub fn scope(&self) -> Scope {
         match self {
-            Self::Root | Self::LiveAlias(_) => None,
+            Self::Root | Self::LiveAlias(_) | Self::PastRoot | Self::Past(_) => None,
             Self::Info(scope) | Self::Generated(scope, _) | Self::Live(scope) => scope.clone(),
             Self::Model { name, .. } => Some(name.clone()),
             Self::LiveEmpty(model, _)
             | Self::Control(model)
             | Self::Deeds(model, _)
             | Self::Deed(model, ..)
+            | Self::PastModel(_, model)
             | Self::Temporary(model, _) => Some(model.clone()),
             Self::Alias(link) => Some(link.model.clone()),
             Self::Sealed(place) => Some(place.manifest.model.clone()),

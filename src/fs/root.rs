@@ -15,6 +15,9 @@ pub(super) const LIVE: &str = ".live";
 /// What the store says of itself.
 pub(super) const INFO: &str = ".modelfs";
 
+/// What was.
+pub(super) const PAST: &str = ".at";
+
 /// Makes new directories inherit the group of theirs.
 const SET_GROUP_ID: u32 = 0o2000;
 
@@ -23,6 +26,7 @@ impl Filesystem {
         match name.to_str()? {
             LIVE => Some(Child::fixed(Node::Live(None))),
             INFO => Some(Child::fixed(Node::Info(None))),
+            PAST => Some(Child::fixed(Node::PastRoot)),
             text => {
                 let name: ModelName = text.parse().ok()?;
                 let seq = self.workspace.state().model(&name)?.seq;
@@ -82,7 +86,7 @@ impl Filesystem {
 
 /// Why only models can be made in the root, and why they are not renamed.
 pub(super) fn refuse(name: &OsStr) -> FsError {
-    if name == LIVE || name == INFO {
+    if name == LIVE || name == INFO || name == PAST {
         return super::read_only(&Node::Info(None));
     }
     FsError::Refused {

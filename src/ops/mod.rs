@@ -16,6 +16,7 @@ mod gate;
 mod hot;
 mod metadata;
 mod model;
+mod past;
 mod policy;
 mod report;
 mod request;
@@ -46,7 +47,7 @@ use crate::format::manifest::{ChunkRef, FileEntry, Manifest};
 use crate::format::names::ModelName;
 use crate::format::record::{Access, Actor, Door, Op, Record, Refusal};
 use crate::governance::{self, Action, Permission, Policy, VersionFacts};
-use crate::registry::state::State;
+use crate::registry::state::{Model, State};
 use crate::store::draft::DraftTree;
 pub use crate::store::hot::HotLimit;
 use crate::store::{Line, Store, StoreError, Use};
@@ -71,6 +72,8 @@ const MANIFEST_ENTRIES_MAX: u64 = 2_000_000;
 const MANIFESTS_TYPICAL: usize = 1_024;
 /// Versions whose facts are kept for the next decision.
 const FACTS_MAX: usize = 128;
+/// Models as they were that are kept.
+const PAST_MAX: usize = 64;
 /// The same refusal for the same reason is recorded again after this time: who tries in a loop shall
 /// not fill the disk.
 const REFUSAL_PAUSE: SignedDuration = SignedDuration::from_secs(1);
@@ -181,6 +184,8 @@ pub struct Workspace {
     /// The policy that was asked last. No other lock is taken while it is held.
     policies: Mutex<Option<Arc<Policy>>>,
     facts: Cache<ManifestId, Arc<VersionFacts>>,
+    /// Models as they were, by the last of their records that counts.
+    past: Cache<(ModelName, u64), Arc<Model>>,
     manifests: Cache<ManifestId, Arc<Manifest>, EntryWeight>,
     streams: Streams,
     /// Drafts that were touched. No other lock is taken while it is held but the draft's own.
@@ -227,6 +232,7 @@ impl Workspace {
             committing: Mutex::new(None),
             policies: Mutex::new(None),
             facts: Cache::new(FACTS_MAX),
+            past: Cache::new(PAST_MAX),
             manifests,
             streams: Streams::new(cache_bytes),
             drafts: Mutex::new(HashMap::new()),

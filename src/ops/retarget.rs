@@ -5,7 +5,7 @@ use super::{
     RollbackOptions, Workspace, permit,
 };
 use crate::format::names::{AliasName, At, ModelName, VersionNumber};
-use crate::format::record::{Move, Op, Record, Verdict};
+use crate::format::record::{Move, Op, Verdict};
 use crate::governance::{Action, Power};
 use crate::registry::state::Model;
 use crate::registry::vetting::Vetting;
@@ -192,9 +192,7 @@ impl Workspace {
         };
         let mut places = Vec::new();
         for seq in seqs {
-            let line = self.store.record_line(seq)?;
-            let (record, _) = Record::parse(&line)
-                .map_err(|source| crate::store::StoreError::Record { seq, source })?;
+            let record = self.record(seq)?;
             let (moves, direction) = moves_of(&record.op);
             for step in moves {
                 if step.model == *name && step.alias == *alias {

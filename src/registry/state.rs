@@ -139,6 +139,51 @@ impl Model {
         self.versions.get(self.by_fingerprint.get(fingerprint)?)
     }
 
+    /// The model as these records, its own in their order, made it; `None` if they do not begin with
+    /// its making.
+    pub fn replay(records: impl IntoIterator<Item = Record>) -> Option<Self> {
+        let mut records = records.into_iter();
+        let first = records.next()?;
+        let Op::CreateModel { model, access } = &first.op else { return None };
+        let mut model = Self::new(model.clone(), *access, &first);
+        records.for_each(|record| model.take(&record));
+        Some(model)
+    }
+
+    /// Takes in a record that concerns the model.
+    fn take(&mut self, record: &Record) {
+        match &record.op {
+            Op::SetAccess { access, .. } => {
+                self.access = *access;
+                self.changed = record.time;
+            }
+            Op::Seal(seal) => {
+                self.seal(seal, record);
+                self.retarget_all(&seal.moves, record);
+            }
+            Op::Retarget { moves, .. } => self.retarget_all(moves, record),
+            Op::Approve(approval) => self.vettings.approve(approval, record),
+            Op::Revoke { subject, uid, .. } => self.vettings.revoke(&subject.manifest, *uid),
+            Op::Check(check) => self.vettings.check(check, record),
+            Op::Mark(marking) => self.vettings.mark(marking, record),
+            Op::BreakGlass(window) => self.vettings.open_window(window, record),
+            // Refused: nothing changed. The others are the store's.
+            Op::Refused(_)
+            | Op::Init { .. }
+            | Op::CreateModel { .. }
+            | Op::RemoveModel { .. }
+            | Op::SetPolicy { .. } => {}
+        }
+    }
+
+    fn retarget_all(&mut self, moves: &[Move], record: &Record) {
+        for step in moves {
+            if step.model == self.name {
+                self.retarget(step, record);
+            }
+        }
+    }
+
     fn seal(&mut self, seal: &Seal, record: &Record) {
         let version = Version {
             number: seal.version,
@@ -258,57 +303,25 @@ impl State {
             // Its records remain in the store's history.
             Op::RemoveModel { model } => drop(self.models.remove(model)),
             Op::SetAccess { model: None, access } => self.root_access = *access,
-            Op::SetAccess { model: Some(model), access } => {
-                if let Some(model) = self.models.get_mut(model) {
-                    model.access = *access;
-                    model.changed = record.time;
+            Op::SetPolicy { digest, text } => {
+                let (since, by, seq) = (record.time, record.actor.clone(), record.seq);
+                let (digest, text) = (*digest, text.clone());
+                let set = PolicyInForce { digest, text, since, by, seq };
+                self.policy = Some(set).filter(|policy| !policy.text.is_empty());
+            }
+            op => {
+                for name in op.models() {
+                    if let Some(model) = self.models.get_mut(name) {
+                        model.take(record);
+                    }
                 }
             }
-            Op::Seal(seal) => {
-                if let Some(model) = self.models.get_mut(&seal.model) {
-                    model.seal(seal, record);
-                }
-                self.retarget(&seal.moves, record);
-            }
-            Op::Retarget { moves, .. } => self.retarget(moves, record),
-            op => self.vet(op, record),
         }
         let line_bytes = line.bytes.len() as u64;
         self.records.push(record.seq, line_bytes);
         for name in record.op.models() {
             if let Some(model) = self.models.get_mut(name) {
                 model.records.push(record.seq, line_bytes);
-            }
-        }
-    }
-
-    /// Takes in what changes rules and opinions, not what there is.
-    fn vet(&mut self, op: &Op, record: &Record) {
-        if let Op::SetPolicy { digest, text } = op {
-            let (since, by, seq) = (record.time, record.actor.clone(), record.seq);
-            let (digest, text) = (*digest, text.clone());
-            let set = PolicyInForce { digest, text, since, by, seq };
-            self.policy = Some(set).filter(|policy| !policy.text.is_empty());
-            return;
-        }
-        let names = op.models();
-        let Some(model) = names.first().and_then(|name| self.models.get_mut(*name)) else { return };
-        let vettings = &mut model.vettings;
-        match op {
-            Op::Approve(approval) => vettings.approve(approval, record),
-            Op::Revoke { subject, uid, .. } => vettings.revoke(&subject.manifest, *uid),
-            Op::Check(check) => vettings.check(check, record),
-            Op::Mark(marking) => vettings.mark(marking, record),
-            Op::BreakGlass(window) => vettings.open_window(window, record),
-            // Refused: nothing changed.
-            _ => {}
-        }
-    }
-
-    fn retarget(&mut self, moves: &[Move], record: &Record) {
-        for step in moves {
-            if let Some(model) = self.models.get_mut(&step.model) {
-                model.retarget(step, record);
             }
         }
     }

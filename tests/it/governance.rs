@@ -79,7 +79,7 @@ fn wait_a_second() {
 
 #[test]
 fn every_door_gives_the_same_refusal_and_the_same_record() {
-    let mount = governed();
+    let mut mount = governed();
     mount.retarget("churn", "staging", "v1").expect("an alias without a gate");
     let path = |name: &str| mount.path(format!("churn/{name}"));
     let denied = Err(libc::EACCES);
@@ -122,6 +122,7 @@ fn every_door_gives_the_same_refusal_and_the_same_record() {
     }
     mount.assert_link("churn/staging", "v1");
     // Without a daemon, straight at the store: one more.
+    mount.stop();
     let bench = mount.into_bench();
     bench.cli(&["promote", "churn/v1", "prod"]).exits(3).says("four-eyes");
     let history = bench.cli_json(&["history", "churn"]);
@@ -390,4 +391,36 @@ fn a_store_without_a_policy_asks_for_permission_bits_only() {
     bench.cli(&["approve", "churn/v1"]).ok().says("approved by root");
     bench.cli(&["revoke", "churn/v1"]).ok().says("no approvals");
     bench.cli(&["revoke", "churn/v1"]).exits(4);
+}
+
+#[test]
+fn what_was_is_still_there_under_its_time() {
+    let mount = governed();
+    let now = || mount.run("sh", "date -u +%Y-%m-%dT%H:%M:%S.%NZ").ok().stdout.trim().to_owned();
+    let before_models = "2001-01-01";
+    mount.retarget("churn", "staging", "v1").expect("no gate");
+    let first = now();
+    mount.retarget("churn", "staging", "v2").expect("no gate");
+    mount.seal_files("churn", &[("who", b"four")], "four");
+    let second = now();
+    mount.run("sh", "rm \"$M\"/churn/staging").ok();
+    let at = |time: &str, below: &str| format!(".at/{time}/churn/{below}");
+    mount.assert_link(&at(&first, "staging"), "v1");
+    assert_eq!(mount.text(&at(&first, "staging/who")), "one");
+    mount.assert_link(&at(&first, "latest"), "v3");
+    mount.assert_link(&at(&second, "staging"), "v2");
+    assert_eq!(mount.text(&at(&second, "latest/who")), "four");
+    assert_eq!(mount.names(&at(&first, "")), ["latest", "staging", "v1", "v2", "v3"]);
+    assert_eq!(mount.names(&format!(".at/{first}")), ["churn"]);
+    assert!(mount.names(&format!(".at/{before_models}")).is_empty());
+    for missing in ["2999-01-01T00:00:00Z", "yesterday", "now"] {
+        assert!(!mount.path(format!(".at/{missing}")).exists(), "{missing}");
+    }
+    assert_eq!(mount.names(".at"), Vec::<String>::new());
+    let link = mount.path(at(&second, "new"));
+    assert_eq!(syscalls::symlink("v1", &link), Err(libc::EROFS));
+    // What people may see is decided by what the model is now.
+    syscalls::chmod(&mount.path("churn"), 0o700).expect("root may");
+    let path = mount.path(at(&first, "v1/who"));
+    assert_eq!(as_user(ANN, || syscalls::errno(fs::read(&path))), Err(libc::EACCES));
 }
