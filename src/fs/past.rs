@@ -28,7 +28,10 @@ pub struct Moment {
 impl Moment {
     /// `2026-06-01T12:00:00Z`, any RFC 3339 time; a date is its first moment in UTC.
     pub fn parse(name: &str) -> Option<Self> {
-        let date = || Some(name.parse::<Date>().ok()?.to_zoned(TimeZone::UTC).ok()?.timestamp());
+        // Exactly a date: the parser passes over a time without a zone, which is no moment.
+        let date = || {
+            Some(Date::strptime("%Y-%m-%d", name).ok()?.to_zoned(TimeZone::UTC).ok()?.timestamp())
+        };
         let at = name.parse::<Timestamp>().ok().or_else(date)?;
         Some(Self { name: name.to_owned(), at })
     }
