@@ -65,7 +65,8 @@ pub fn decide<E>(
         return Ok(Some(decision(Verdict::Rollback)));
     }
     let facts = facts()?;
-    let context = facts.context();
+    let rules = || gates.iter().flat_map(|gate| &gate.rules);
+    let context = facts.context(&|name| rules().any(|rule| rule.expression.mentions(name)));
     let mut decided = decision(Verdict::Allowed);
     let version = format!("{}/{to}", question.model);
     if question.is_bad {
@@ -74,7 +75,7 @@ pub fn decide<E>(
         decided.note(NOT_BAD, false, false, Explanation { found, needs }, "");
         decided.next.push(format!("modelfs mark {version} none -m 'why it is good after all'"));
     }
-    for rule in gates.iter().flat_map(|gate| &gate.rules) {
+    for rule in rules() {
         let (fulfilled, explanation) = match bounds::check_for(&rule.expression.tree, &facts) {
             Err(why) => (false, Explanation { found: why, needs: rule.expression.source.clone() }),
             Ok(()) if rule.expression.mentions("files") && !facts.has_all_files() => {

@@ -56,6 +56,10 @@ fn explain(rule: &Expression, context: &Context<'_, '_>, fulfilled: bool) -> Exp
         };
     };
     let ([left, right], Some(sign)) = (&call.args[..], sign_of(call)) else { return whole() };
+    // What took a loop to find out is not found out again only to be shown.
+    if fulfilled && (has_loop(left) || has_loop(right)) {
+        return whole();
+    }
     let (Ok(found), Ok(wanted)) = (context.resolve(left), context.resolve(right)) else {
         return whole();
     };
@@ -69,6 +73,10 @@ fn explain(rule: &Expression, context: &Context<'_, '_>, fulfilled: bool) -> Exp
         None => show(&found),
     };
     Explanation { found, needs: format!("{sign} {}", show(&wanted)) }
+}
+
+fn has_loop(part: &IdedExpr) -> bool {
+    matches!(part.expr, Expr::Comprehension(_)) || parts(part).into_iter().any(has_loop)
 }
 
 /// Of parts joined by "and", the first that is not true.

@@ -3,6 +3,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use cel::common::traits::{Container, Indexer, Sizer};
+use cel::common::types::{CelList, MAP_TYPE, Type};
+use cel::common::value::Val;
 use cel::objects::{Key, Map};
 use cel::{Context, Value};
 use jiff::Timestamp;
@@ -109,14 +112,18 @@ impl Facts {
         self.version.files.len() as u64 == self.version.files_count
     }
 
-    /// The facts as variables.
-    pub(super) fn context(&self) -> Context<'static, 'static> {
+    /// The facts as variables: the long lists only where `wanted` names them.
+    pub(super) fn context(&self, wanted: &dyn Fn(&str) -> bool) -> Context<'static, 'static> {
         let mut context = Context::with_env(super::expression::environment());
         let mut add = |name: &str, value: Value| context.add_variable_from_value(name, value);
-        for (name, value) in of_version(&self.version, self.now) {
+        for (name, value) in of_version(&self.version, self.now, false) {
             add(name, value);
         }
-        let current = self.current.as_ref().map(|version| map(of_version(version, self.now)));
+        let current = self
+            .current
+            .as_ref()
+            .filter(|_| wanted("current"))
+            .map(|version| map(of_version(version, self.now, true)));
         add("current", current.unwrap_or(Value::Null));
         add("now", time(self.now));
         add("model", text(self.model.as_str()));
@@ -126,16 +133,24 @@ impl Facts {
         let roles = self.roles.iter().map(|role| text(role)).collect();
         add("actor", map([("user", text(&self.actor)), ("roles", list(roles))]));
         add("mark", text(self.mark));
-        let approvals = self.approvals.iter().map(|approval| of_approval(approval, self.now));
-        add("approvals", list(approvals.collect()));
+        let approvals: &[ApprovalFact] = if wanted("approvals") { &self.approvals } else { &[] };
+        let approvals = approvals.iter().map(|approval| of_approval(approval, self.now));
+        let approvals = shared(approvals);
         let checks =
             self.checks.iter().map(|check| (check.name.as_str(), of_check(check, self.now)));
         add("checks", map(checks));
+        let files: &[FileFact] = if wanted("files") { &self.version.files } else { &[] };
+        context.add_variable_as_val("approvals", approvals);
+        context.add_variable_as_val("files", shared(files.iter().map(of_file)));
         context
     }
 }
 
-fn of_version(version: &VersionFacts, now: Timestamp) -> Vec<(&'static str, Value)> {
+fn of_version(
+    version: &VersionFacts,
+    now: Timestamp,
+    with_files: bool,
+) -> Vec<(&'static str, Value)> {
     let declared = |name: &'static str| {
         let empty = if name == "datasets" {
             Json::Array(Vec::new())
@@ -144,14 +159,7 @@ fn of_version(version: &VersionFacts, now: Timestamp) -> Vec<(&'static str, Valu
         };
         (name, from_json(version.declared.get(name).unwrap_or(&empty)))
     };
-    let files = version.files.iter().map(|file| {
-        map([
-            ("path", text(&file.path)),
-            ("size", number(file.size)),
-            ("format", text(&file.format)),
-            ("sha256", text(&file.sha256)),
-        ])
-    });
+    let files: &[FileFact] = if with_files { &version.files } else { &[] };
     vec![
         declared("metrics"),
         declared("params"),
@@ -164,9 +172,18 @@ fn of_version(version: &VersionFacts, now: Timestamp) -> Vec<(&'static str, Valu
         ("sealed_by", text(&version.sealed_by)),
         ("age", since(version.sealed_at, now)),
         ("message", text(&version.message)),
-        ("files", list(files.collect())),
+        ("files", list(files.iter().map(of_file).collect())),
         ("files_count", number(version.files_count)),
     ]
+}
+
+fn of_file(file: &FileFact) -> Value {
+    map([
+        ("path", text(&file.path)),
+        ("size", number(file.size)),
+        ("format", text(&file.format)),
+        ("sha256", text(&file.sha256)),
+    ])
 }
 
 fn of_approval(approval: &ApprovalFact, now: Timestamp) -> Value {
@@ -189,6 +206,52 @@ fn of_check(check: &CheckFact, now: Timestamp) -> Value {
         ("by", text(&check.by)),
         ("metrics", map(metrics)),
     ])
+}
+
+/// A value that loops bind without copying it: each element is copied once a round otherwise.
+#[derive(Clone, Debug)]
+struct Shared(Arc<dyn Val>);
+
+impl Val for Shared {
+    fn get_type(&self) -> &Type {
+        self.0.get_type()
+    }
+
+    fn cel_type() -> &'static Type {
+        &MAP_TYPE
+    }
+
+    fn as_indexer<'b, 'v>(&'b self) -> Option<&'b (dyn Indexer + 'v)>
+    where
+        Self: 'v,
+    {
+        self.0.as_indexer()
+    }
+
+    fn as_container(&self) -> Option<&dyn Container> {
+        self.0.as_container()
+    }
+
+    fn as_sizer(&self) -> Option<&dyn Sizer> {
+        self.0.as_sizer()
+    }
+
+    fn equals(&self, other: &dyn Val) -> bool {
+        self.0.equals(other)
+    }
+
+    fn clone_as_boxed<'v>(&self) -> Box<dyn Val + 'v> {
+        Box::new(self.clone())
+    }
+}
+
+/// A list whose elements are shared.
+fn shared(values: impl Iterator<Item = Value>) -> Box<dyn Val> {
+    let element = |value: Value| -> Box<dyn Val> {
+        let value: Box<dyn Val> = value.try_into().expect("a map of plain values is a value");
+        Box::new(Shared(Arc::from(value)))
+    };
+    Box::new(CelList::from(values.map(element).collect::<Vec<_>>()))
 }
 
 fn text(text: &str) -> Value {
