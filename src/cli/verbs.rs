@@ -38,6 +38,7 @@ pub fn request(command: &Command) -> Result<Option<Request>, Failure> {
         Command::History(history) => Request::History(HistoryOptions {
             model: history.model.clone(),
             verify: history.verify,
+            anchor: history.head,
         }),
         Command::Stats(stats) => {
             Request::Stats(StatsOptions { reference: stats.reference.clone(), files: stats.files })

@@ -3,10 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::format::ids::RecordDigest;
 use crate::format::names::{AliasName, Label, ModelName, Reference};
 use crate::format::record::{CheckResult, Mark};
 
@@ -118,12 +120,31 @@ pub struct WarmOptions {
     pub path: Option<PathBuf>,
 }
 
+/// A record by its number and digest, as text `SEQ:DIGEST`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Anchor {
+    pub seq: u64,
+    pub digest: RecordDigest,
+}
+
+impl FromStr for Anchor {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("`{text}` is no head: expected SEQ:DIGEST, as --verify prints it");
+        let (seq, digest) = text.split_once(':').ok_or_else(wrong)?;
+        let (Ok(seq), Ok(digest)) = (seq.parse(), digest.parse()) else { return Err(wrong()) };
+        Ok(Self { seq, digest })
+    }
+}
+
 /// Records of one model, or of the store.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct HistoryOptions {
     pub model: Option<ModelName>,
     /// Check the whole chain and give its head.
     pub verify: bool,
+    /// A head that was written down somewhere else: the history must still hold it.
+    pub anchor: Option<Anchor>,
 }
 
 /// Sizes of the store, or of one version.

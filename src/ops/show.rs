@@ -130,7 +130,17 @@ impl Workspace {
         let mut verified = None;
         if options.verify {
             // From the files alone: what the catalog remembers proves nothing.
-            let found = self.store.history().replay(None, |_| ())?;
+            let mut anchored = None;
+            let found = self.store.history().replay(None, |line| {
+                if options.anchor.is_some_and(|anchor| anchor.seq == line.record.seq) {
+                    anchored = Some(line.digest);
+                }
+            })?;
+            if let Some(anchor) = options.anchor.filter(|it| anchored != Some(it.digest)) {
+                let why = "it is not the record that was written down: the end of the history was cut \
+                           off, or it was written anew";
+                return Err(StoreError::Chain { seq: anchor.seq, why }.into());
+            }
             verified = Some(found.seq >= head.seq);
         }
         Ok(HistoryReport { records, seq: head.seq, head: head.digest, verified })

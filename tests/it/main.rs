@@ -32,6 +32,7 @@ mod semantics;
 mod semantics_draft;
 mod stats;
 mod stress;
+mod tamper;
 mod tensors;
 mod tidy;
 mod tree;

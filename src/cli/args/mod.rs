@@ -13,7 +13,7 @@ pub use self::governance::{
 use super::config::STORE_VARIABLE;
 use super::size::parse_bytes;
 use crate::format::names::{AliasName, ModelName, NameError, Reference};
-use crate::ops::Promotion;
+use crate::ops::{Anchor, Promotion};
 
 /// Longest key of a metric, parameter or label, in bytes.
 const KEY_BYTES_MAX: usize = 256;
@@ -173,6 +173,9 @@ pub struct History {
     /// Check that every record is chained to the one before it, and print the newest one's digest
     #[arg(long)]
     pub verify: bool,
+    /// A head that an earlier check printed: the history must still hold it
+    #[arg(long, value_name = "SEQ:DIGEST", requires = "verify")]
+    pub head: Option<Anchor>,
 }
 
 /// Show how much is stored, in how little, and why
@@ -428,7 +431,10 @@ mod tests {
         check("list", Command::List(List { model: None }));
         check("list churn", Command::List(List { model: Some(model()) }));
         check("show churn/prod/", Command::Show(Show { reference: reference("churn/prod") }));
-        check("history --verify", Command::History(History { model: None, verify: true }));
+        check(
+            "history --verify",
+            Command::History(History { model: None, verify: true, head: None }),
+        );
         check("stats", Command::Stats(Stats { reference: None, files: false }));
         let path = Some(PathBuf::from("a/b"));
         check("warm churn a/b", Command::Warm(Warm { reference: reference("churn"), path }));
