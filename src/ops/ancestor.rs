@@ -38,8 +38,7 @@ type TensorKey = (String, Arc<str>, Vec<u64>);
 type Sha256ByDigest = HashMap<BlobDigest, [u8; 32]>;
 
 /// The version that a new one follows.
-pub(super) struct Ancestor<'a> {
-    workspace: &'a Workspace,
+pub(super) struct Ancestor {
     manifest: Arc<Manifest>,
     paths: HashMap<Vec<u8>, EntryIndex>,
     /// The files with each extension, by their lengths.
@@ -61,19 +60,20 @@ pub(super) struct Known<'a> {
 
 impl Workspace {
     /// The newest version of a model that can be read.
-    pub(super) fn ancestor(&self, name: &ModelName) -> Option<Ancestor<'_>> {
+    pub(super) fn ancestor(&self, name: &ModelName) -> Option<Ancestor> {
         let ids: Vec<_> = {
             let state = self.state();
             let versions = state.model(name)?.versions.values().rev().take(TRIES);
             versions.map(|version| version.manifest).collect()
         };
         let manifest = ids.iter().find_map(|id| self.manifest(id).ok())?;
-        Some(Ancestor::new(self, manifest))
+        Some(Ancestor::new(manifest))
     }
 }
 
-impl<'a> Ancestor<'a> {
-    fn new(workspace: &'a Workspace, manifest: Arc<Manifest>) -> Self {
+impl Ancestor {
+    /// A version with its hints at hand. O(files and tensors).
+    pub fn new(manifest: Arc<Manifest>) -> Self {
         let (mut paths, mut kinds) = (HashMap::new(), HashMap::<OsString, Vec<_>>::new());
         manifest.walk(|path, index, entry| {
             let Node::File(file) = &entry.node else { return };
@@ -95,7 +95,7 @@ impl<'a> Ancestor<'a> {
         }
         let tables = tables.into_iter().map(|table| (table.file, table)).collect();
         let sha256 = OnceLock::new();
-        Self { workspace, manifest, paths, kinds, starts, tables, tensors, sha256 }
+        Self { manifest, paths, kinds, starts, tables, tensors, sha256 }
     }
 
     /// The chunk of a piece at `place` of a file, as it lies to the tensor that is the same there as
@@ -111,7 +111,8 @@ impl<'a> Ancestor<'a> {
 
     /// A file that may be the same as that at `path`, of as many `bytes`: the one of the same path, or
     /// else of the same kind.
-    pub fn candidate(&self, path: &Path, bytes: u64) -> Option<Known<'_>> {
+    /// `workspace` is where the version is stored.
+    pub fn candidate(&self, workspace: &Workspace, path: &Path, bytes: u64) -> Option<Known<'_>> {
         if bytes == 0 {
             return None;
         }
@@ -120,7 +121,7 @@ impl<'a> Ancestor<'a> {
             self.paths.get(name).map(|index| self.file(*index)).filter(|it| it.1.bytes == bytes);
         let other = || self.nearest_of_kind(path, bytes).filter(|(length, _)| *length == bytes);
         let (index, file) = same.or_else(|| Some(self.file(other()?.1)))?;
-        let sha256 = *self.sha256().get(&file.digest)?;
+        let sha256 = *self.sha256(workspace).get(&file.digest)?;
         let (chunks, table) = (self.manifest.chunks(file), self.tables.get(&index));
         Some(Known { file, chunks, table, sha256 })
     }
@@ -167,19 +168,19 @@ impl<'a> Ancestor<'a> {
         }
     }
 
-    fn sha256(&self) -> &Sha256ByDigest {
-        self.sha256.get_or_init(|| self.read_sha256().unwrap_or_default())
+    fn sha256(&self, workspace: &Workspace) -> &Sha256ByDigest {
+        self.sha256.get_or_init(|| self.read_sha256(workspace).unwrap_or_default())
     }
 
     /// The digests that the version's `metadata.json` has.
-    fn read_sha256(&self) -> Option<Sha256ByDigest> {
+    fn read_sha256(&self, workspace: &Workspace) -> Option<Sha256ByDigest> {
         let index = *self.paths.get(METADATA_NAME)?;
         let Node::File(file) = &self.manifest.entry(index).node else { return None };
         if METADATA_BYTES_MAX < file.bytes {
             return None;
         }
         let mut text = vec![0; usize::try_from(file.bytes).ok()?];
-        self.workspace.read_file(&self.manifest, file, 0, &mut text).ok()?;
+        workspace.read_file(&self.manifest, file, 0, &mut text).ok()?;
         let whole: Value = serde_json::from_slice(&text).ok()?;
         let line = |line: &Value| {
             let sha256: ChunkId = line["sha256"].as_str()?.parse().ok()?;

@@ -188,7 +188,7 @@ struct FileRead {
 /// Files being read, one after the other.
 struct Reading<'a, 'hasher, 'writer> {
     workspace: &'a Workspace,
-    ancestor: Option<&'a Ancestor<'a>>,
+    ancestor: Option<&'a Ancestor>,
     external: &'a External,
     hasher: FileHasher<'hasher>,
     writer: &'a mut ChunkWriter<'writer>,
@@ -243,7 +243,9 @@ impl Reading<'_, '_, '_> {
         file: &SourceFile,
         opened: &File,
     ) -> io::Result<Option<(FileRead, FileCut)>> {
-        let known = self.ancestor.and_then(|ancestor| ancestor.candidate(&file.path, file.bytes));
+        let known = self
+            .ancestor
+            .and_then(|ancestor| ancestor.candidate(self.workspace, &file.path, file.bytes));
         let Some(Known { file: before, chunks, table, sha256 }) = known else { return Ok(None) };
         // Another file may tell another story of the tensors in this one than it did.
         if self.external.tells_of(&file.path) || table.is_some_and(|it| &*it.format == EXTERNAL) {

@@ -7,6 +7,7 @@
 mod catalog;
 mod check;
 pub mod draft;
+pub mod encode;
 pub mod hot;
 
 mod error;
@@ -37,13 +38,14 @@ use read::{ChunkReader, Reading};
 
 pub use catalog::{CatalogCounts, CatalogError, Place};
 pub use check::{Finding, PackCheck};
+pub use encode::Like;
 pub use error::StoreError;
 pub use history::{Head, History, Line};
 pub use layout::Layout;
 pub use packs::{list_named, name_of, read_footer, scan};
 pub use read::{Cursor, Use};
 pub use usage::DiskUsage;
-pub use write::{ChunkWriter, Like, Piece, Written};
+pub use write::{ChunkWriter, Piece, Written};
 
 /// Largest manifest that is read: one of a million files with long names has about 150 MiB.
 const MANIFEST_BYTES_MAX: u64 = 1 << 30;

@@ -14,22 +14,16 @@ use std::thread::{self, Scope, ScopedJoinHandle};
 
 use parking_lot::Mutex;
 
+use super::encode::{self, BaseSource, Like};
 use super::error::StoreError;
 use super::packs::{OpenPack, Record};
 use super::{Store, Use};
-use crate::format::codec::{self, BASE_BYTES_MAX, BASE_COUNT_MAX, Bases, Elements, Encoded};
+use crate::format::codec::{self, Elements};
 use crate::format::ids::{ChunkId, ManifestId};
 use crate::format::manifest::{ChunkRef, Manifest};
 use crate::format::pack::PACK_BYTES;
 use crate::sys::io::{self as durable, Put};
 
-/// Longest chain of bases that is written. Measured on histories of 6 to 8 versions: 1 takes 8 to 13 %
-/// more bytes than 4, 2 up to 5 %, 8 at most 0.5 % less; to read a version at the end of a chain of 4 takes
-/// 1.1 to 1.7 times the processor's time of one of 1.
-const DEPTH_MAX: u8 = 4;
-/// Where a chunk with others before it takes less than this part of 100 of what it takes alone, it
-/// is stored so.
-const PATCH_PERCENT: usize = 95;
 /// Pieces that go to a worker together: many small ones would only wake it.
 const BATCH_BYTES: usize = 256 << 10;
 const BATCH_PIECES: usize = 128;
@@ -44,17 +38,6 @@ pub struct Piece {
     /// Only help to make it small.
     pub elements: Elements,
     pub like: Like,
-}
-
-/// What is stored already and may be much like a chunk. A wrong guess costs time, never content.
-#[derive(Clone, Debug, Default)]
-pub enum Like {
-    #[default]
-    Nothing,
-    /// The same numbers, somewhat earlier; as long.
-    Numbers(ChunkRef),
-    /// Bytes of which many may be the same, at any place.
-    Bytes(Vec<ChunkRef>),
 }
 
 /// What was written.
@@ -142,68 +125,12 @@ impl Store {
         scratch: &mut Vec<u8>,
     ) -> Result<Record, StoreError> {
         let plain = &piece.plain[..];
-        // What is stored anew stands alone: a base might need the very chunk that is damaged (C2).
-        let against = match (&piece.like, found) {
-            (Like::Numbers(base), Found::Nothing) => self.encode_delta(plain, piece.elements, base),
-            (Like::Bytes(bases), Found::Nothing) => self.encode_patch(piece, bases),
-            (Like::Nothing, _) | (_, Found::Damaged) => None,
+        let form = match found {
+            Found::Nothing => encode::smallest(self, plain, piece.elements, &piece.like),
+            // What is stored anew stands alone: a base might need the very chunk that is damaged (C2).
+            Found::Damaged => encode::alone(plain, piece.elements),
         };
-        let (encoded, bases, base) = against.unwrap_or_else(|| {
-            (codec::encode(plain, piece.elements), Bases::default(), Vec::new())
-        });
-        Record::new(chunk.id, plain, &encoded, &bases, &base, scratch)
-    }
-
-    /// The chunk as differences to `base`, where a sample says that this pays.
-    fn encode_delta(
-        &self,
-        plain: &[u8],
-        elements: Elements,
-        base: &ChunkRef,
-    ) -> Option<(Encoded, Bases, Vec<u8>)> {
-        if base.bytes as usize != plain.len() {
-            return None;
-        }
-        let (base, depth) = self.base_below(base, DEPTH_MAX)?;
-        let (mut sample, mut base_sample) = (Vec::new(), Vec::new());
-        for place in codec::sample_places(plain.len(), elements) {
-            let offset = u32::try_from(place.start).expect("a chunk is at most 16 MiB");
-            let start = base_sample.len();
-            base_sample.resize(start + place.len(), 0);
-            self.read_chunk_at(&base, offset, &mut base_sample[start..], Use::Again).ok()?;
-            sample.extend_from_slice(&plain[place]);
-        }
-        if !codec::sample_prefers_delta(&sample, elements, &base_sample) {
-            return None;
-        }
-        let base_plain = self.read_chunk(&base).ok()?;
-        let encoded = codec::encode_delta(plain, elements, &base_plain);
-        let bases = Bases { depth: depth + 1, chunks: vec![base] };
-        (encoded.codec == codec::Codec::Delta).then_some((encoded, bases, base_plain))
-    }
-
-    /// The chunk with `bases` before it, where that takes enough less than the chunk alone.
-    fn encode_patch(&self, piece: &Piece, bases: &[ChunkRef]) -> Option<(Encoded, Bases, Vec<u8>)> {
-        let (mut depth, mut chunks, mut prefix) = (0, Vec::new(), Vec::new());
-        for base in bases.iter().take(BASE_COUNT_MAX) {
-            let Some((base, of_base)) = self.base_below(base, DEPTH_MAX) else { continue };
-            if BASE_BYTES_MAX < prefix.len() + base.bytes as usize {
-                break;
-            }
-            prefix.extend_from_slice(&self.read_chunk(&base).ok()?);
-            depth = depth.max(of_base + 1);
-            chunks.push(base);
-        }
-        if chunks.is_empty() {
-            return None;
-        }
-        let encoded = codec::encode_patch(&piece.plain, &prefix);
-        let alone = codec::encode(&piece.plain, piece.elements);
-        let bases = Bases { depth, chunks };
-        if alone.payload.len() * PATCH_PERCENT < (encoded.payload.len() + bases.bytes()) * 100 {
-            return Some((alone, Bases::default(), Vec::new()));
-        }
-        Some((encoded, bases, prefix))
+        Record::new(chunk.id, plain, &form.encoded, &form.bases, &form.base_plain, scratch)
     }
 
     /// Makes a manifest durable under its name.
@@ -223,6 +150,20 @@ impl Store {
         durable::write_durably(&*self.io, &temporary, &path, &bytes, Put::Replace)
             .map_err(|e| StoreError::io("write", &path, e))?;
         Ok(id)
+    }
+}
+
+impl BaseSource for Store {
+    fn base_below(&self, base: &ChunkRef, depth: u8) -> Option<(ChunkRef, u8)> {
+        Store::base_below(self, base, depth)
+    }
+
+    fn read_at(&self, base: &ChunkRef, offset: u32, out: &mut [u8]) -> Option<()> {
+        self.read_chunk_at(base, offset, out, Use::Again).ok().map(drop)
+    }
+
+    fn read(&self, base: &ChunkRef) -> Option<Vec<u8>> {
+        self.read_chunk(base).ok()
     }
 }
 
