@@ -13,7 +13,8 @@ use std::sync::{Arc, OnceLock};
 use serde_json::Value;
 
 use super::Workspace;
-use crate::chunker::SMALL_BYTES;
+use super::tensors::FilePlan;
+use crate::chunker::{SMALL_BYTES, Segment};
 use crate::format::ids::{BlobDigest, ChunkId};
 use crate::format::manifest::{
     ChunkRef, EntryIndex, FileEntry, FileTensors, METADATA_NAME, Manifest, Node, TensorLine,
@@ -100,7 +101,7 @@ impl Ancestor {
 
     /// The chunk of a piece at `place` of a file, as it lies to the tensor that is the same there as
     /// `tensor`, near the piece, is here.
-    pub fn numbers(&self, tensor: &Tensor, place: Range<u64>) -> Option<ChunkRef> {
+    fn numbers(&self, tensor: &Tensor, place: Range<u64>) -> Option<ChunkRef> {
         let key = (tensor.name.clone(), tensor.dtype.to_string().into(), tensor.shape.clone());
         let (file, start) = self.tensors.get(&key)?;
         let start = (start + place.start).checked_sub(tensor.bytes.start)?;
@@ -128,7 +129,7 @@ impl Ancestor {
 
     /// The chunks of the file that is likely an earlier form of that at `path`, of as many `bytes`,
     /// without those of its large tensors.
-    pub fn trail(&self, path: &Path, bytes: u64) -> Option<Trail> {
+    fn trail(&self, path: &Path, bytes: u64) -> Option<Trail> {
         let same = self.paths.get(path.as_os_str().as_bytes()).copied();
         let index = same.or_else(|| Some(self.nearest_of_kind(path, bytes)?.1))?;
         let tensors = self.tables.get(&index).map_or(&[][..], |table| &table.tensors);
@@ -202,8 +203,44 @@ fn starts_of(manifest: &Manifest, index: EntryIndex) -> Vec<u64> {
     manifest.chunks(file).iter().map(step).collect()
 }
 
+/// What the pieces of one file are like, asked in their order.
+pub(super) struct Likeness<'a> {
+    ancestor: Option<&'a Ancestor>,
+    trail: Option<Trail>,
+    tensor: Option<&'a Tensor>,
+    is_varied: bool,
+}
+
+impl<'a> Likeness<'a> {
+    /// For the file at `path`, of as many `bytes`.
+    pub fn new(ancestor: Option<&'a Ancestor>, path: &Path, bytes: u64) -> Self {
+        let trail = ancestor.and_then(|ancestor| ancestor.trail(path, bytes));
+        Self { ancestor, trail, tensor: None, is_varied: false }
+    }
+
+    /// The next pieces are those of a segment.
+    pub fn enter(&mut self, plan: &'a FilePlan, segment: &Segment) {
+        if let Some(trail) = self.trail.as_mut().filter(|_| plan.has_tensors()) {
+            trail.seek(segment.bytes.start);
+        }
+        (self.tensor, self.is_varied) = (plan.first_tensor(segment), segment.is_varied());
+    }
+
+    /// What the next piece is like, at `place` of the file and with the identifier that `id` gives.
+    pub fn next(&mut self, place: Range<u64>, id: impl FnOnce() -> ChunkId) -> Like {
+        let (bytes, known) = (place.end - place.start, self.ancestor.zip(self.tensor));
+        match known.and_then(|(ancestor, tensor)| ancestor.numbers(tensor, place)) {
+            Some(chunk) => Like::Numbers(chunk),
+            None => match &mut self.trail {
+                Some(trail) if self.is_varied => trail.next(bytes, id()),
+                _ => Like::Nothing,
+            },
+        }
+    }
+}
+
 /// Goes along the chunks of an earlier form of a file, to where the next piece has its like.
-pub(super) struct Trail {
+struct Trail {
     /// In order, and where in the file they are.
     places: Vec<(Range<u64>, ChunkRef)>,
     by_id: HashMap<ChunkId, usize>,
@@ -213,17 +250,16 @@ pub(super) struct Trail {
 
 impl Trail {
     /// Goes to where the file has `offset`.
-    pub fn seek(&mut self, offset: u64) {
+    fn seek(&mut self, offset: u64) {
         self.at = offset;
     }
 
-    /// What a piece is like, pieces coming in order.
-    pub fn next(&mut self, piece: &[u8]) -> Like {
-        if let Some(index) = self.by_id.get(&ChunkId::of(piece)) {
+    /// What a piece of as many `bytes` is like, pieces coming in order.
+    fn next(&mut self, bytes: u64, id: ChunkId) -> Like {
+        if let Some(index) = self.by_id.get(&id) {
             self.at = self.places[*index].0.end;
             return Like::Nothing;
         }
-        let bytes = piece.len() as u64;
         let around = (4 * bytes).clamp(WINDOW_BYTES_MIN, WINDOW_BYTES_MAX);
         let (from, to) = (self.at.saturating_sub(around), self.at + bytes + around);
         let first = self.places.partition_point(|(place, _)| place.end <= from);

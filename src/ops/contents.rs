@@ -17,7 +17,7 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde_json::{Map, Value};
 
-use super::ancestor::{Ancestor, Known};
+use super::ancestor::{Ancestor, Known, Likeness};
 use super::digests::FileHasher;
 use super::hot::Movable;
 use super::metadata::SealedFile;
@@ -267,30 +267,19 @@ impl Reading<'_, '_, '_> {
         let plan = self.external.plan_of(&file.path, opened, file.bytes);
         let plan = plan.map_err(|e| OpsError::file("read", &file.path, e))?;
         let chunking = self.workspace.store.config().chunking;
-        let mut trail = self.ancestor.and_then(|ancestor| ancestor.trail(&file.path, file.bytes));
+        let mut likeness = Likeness::new(self.ancestor, &file.path, file.bytes);
         let mut reader = Interruptible(opened);
         let (mut blake3, mut own) = (blake3::Hasher::new(), Vec::new());
         let (mut bytes, mut pieces) = (0_u64, None);
         for segment in &plan.segments {
-            if let Some(trail) = trail.as_mut().filter(|_| plan.has_tensors()) {
-                trail.seek(segment.bytes.start);
-            }
-            let tensor = plan.first_tensor(segment);
+            likeness.enter(&plan, segment);
             let mut pieces_of = PiecesOf::new(&mut reader, segment, chunking);
             let fail = |e| OpsError::file("read", &file.path, e);
             while let Some(plain) = pieces_of.next(self.writer.room()).map_err(fail)? {
                 blake3.update(&plain);
                 own.extend(plan.digests_within(bytes, &plain));
                 let place = bytes..bytes + plain.len() as u64;
-                let numbers = self
-                    .ancestor
-                    .zip(tensor)
-                    .and_then(|(ancestor, tensor)| ancestor.numbers(tensor, place.clone()));
-                let like = match (numbers, &mut trail) {
-                    (Some(chunk), _) => Like::Numbers(chunk),
-                    (None, Some(trail)) if segment.is_varied() => trail.next(&plain),
-                    (None, _) => Like::Nothing,
-                };
+                let like = likeness.next(place.clone(), || ChunkId::of(&plain));
                 let elements = segment.elements_at(place.start - segment.bytes.start);
                 bytes += plain.len() as u64;
                 self.progress.advance(plain.len() as u64);
