@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::table::{Align, Table, bytes, count, pairs, printable, time};
 use super::{governance, stats};
+use crate::format::metadata::Metadata;
 use crate::format::record::{Actor, Move};
 use crate::ops::{
     AliasSummary, CatalogReport, Damage, ExportReport, HistoryReport, HotStatus, ModelSummary,
@@ -131,7 +132,7 @@ fn version(summary: &VersionSummary, metadata: &Value) -> String {
         ("version", format!("{}/{}", text_of(&metadata["model"]), summary.version)),
         ("sealed", format!("{} by {}", time(summary.sealed), actor(&summary.by))),
         ("aliases", summary.aliases.join(" ")),
-        ("follows", summary.follows.map_or("-".to_owned(), |version| version.to_string())),
+        ("supersedes", summary.follows.map_or("-".to_owned(), |version| version.to_string())),
         ("size", format!("{}, {} of it new", bytes(summary.bytes), bytes(summary.stored_bytes))),
         ("digest", summary.digest.to_string()),
         ("manifest", summary.manifest.to_string()),
@@ -148,7 +149,7 @@ fn version(summary: &VersionSummary, metadata: &Value) -> String {
         text += "\ndatasets\n";
         text.extend(datasets.iter().map(|each| format!("  {}\n", printable(&text_of(each)))));
     }
-    text + &file_table(&metadata["files"])
+    text + &file_table(Metadata(metadata))
 }
 
 /// Names and values of an object, below its own name; nothing where it is empty or absent.
@@ -164,16 +165,12 @@ fn values(kind: &str, object: &Value) -> String {
     text
 }
 
-fn file_table(files: &Value) -> String {
-    let Some(files) = files.as_array() else { return String::new() };
+fn file_table(metadata: Metadata<'_>) -> String {
     let mut table =
         Table::new(&[("SIZE", Align::Right), ("SHA-256", Align::Left), ("FILE", Align::Left)]);
-    for file in files {
-        table.row([
-            file["bytes"].as_u64().or(file["size"].as_u64()).map_or_else(String::new, bytes),
-            text_of(&file["sha256"]),
-            text_of(&file["path"]),
-        ]);
+    for file in metadata.artifacts() {
+        let size = file.size().map_or_else(String::new, bytes);
+        table.row([size, file.text("sha256").to_owned(), file.path().to_owned()]);
     }
     format!("\n{}", table.render())
 }

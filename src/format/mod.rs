@@ -12,6 +12,7 @@ mod frame;
 pub mod hot;
 pub mod ids;
 pub mod manifest;
+pub mod metadata;
 pub mod names;
 pub mod pack;
 mod planes;

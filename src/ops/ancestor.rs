@@ -19,6 +19,7 @@ use crate::format::ids::{BlobDigest, ChunkId};
 use crate::format::manifest::{
     ChunkRef, EntryIndex, FileEntry, FileTensors, METADATA_NAME, Manifest, Node, TensorLine,
 };
+use crate::format::metadata::{Artifact, Metadata};
 use crate::format::names::ModelName;
 use crate::inspect::Tensor;
 use crate::store::Like;
@@ -183,11 +184,11 @@ impl Ancestor {
         let mut text = vec![0; usize::try_from(file.bytes).ok()?];
         workspace.read_file(&self.manifest, file, 0, &mut text).ok()?;
         let whole: Value = serde_json::from_slice(&text).ok()?;
-        let line = |line: &Value| {
-            let sha256: ChunkId = line["sha256"].as_str()?.parse().ok()?;
-            Some((line["blake3"].as_str()?.parse().ok()?, *sha256.as_bytes()))
+        let digests = |file: Artifact<'_>| {
+            let sha256: ChunkId = file.text("sha256").parse().ok()?;
+            Some((file.text("blake3").parse().ok()?, *sha256.as_bytes()))
         };
-        Some(whole["files"].as_array()?.iter().filter_map(line).collect())
+        Some(Metadata(&whole).artifacts().filter_map(digests).collect())
     }
 }
 

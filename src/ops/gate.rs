@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::{Change, Context, OpsError, Workspace};
 use crate::format::ids::{ManifestId, TreeDigest};
+use crate::format::metadata::{Artifact, Metadata};
 use crate::format::names::{AliasName, At, ModelName, Reference, VersionNumber};
 use crate::format::record::{Access, Door, Mark, Move, Op, Refusal, Subject};
 use crate::governance::{
@@ -315,14 +316,14 @@ fn checks_of(vetting: &Vetting) -> Vec<CheckFact> {
 /// What is not as we write it, as in a version of an earlier release, is left out.
 fn facts_from(version: VersionNumber, digest: TreeDigest, metadata: &Value) -> VersionFacts {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let files = metadata["files"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let fact = |file: &Value| FileFact {
-        path: text(&file["path"]),
-        size: file["size"].as_u64().unwrap_or(0),
-        format: text(&file["format"]),
-        sha256: text(&file["sha256"]),
+    let files = Metadata(metadata).artifacts();
+    let fact = |file: Artifact<'_>| FileFact {
+        path: file.path().to_owned(),
+        size: file.size().unwrap_or(0),
+        format: file.text("format").to_owned(),
+        sha256: file.text("sha256").to_owned(),
     };
-    let shown = if files.len() <= governance::FILES_MAX { files } else { &[] };
+    let shown = if files.len() <= governance::FILES_MAX { files.len() } else { 0 };
     let sealed = &metadata["sealed"];
     let declared = DECLARED
         .into_iter()
@@ -334,7 +335,7 @@ fn facts_from(version: VersionNumber, digest: TreeDigest, metadata: &Value) -> V
         sealed_by: text(&sealed["by"]["user"]),
         message: text(&metadata["message"]),
         declared: declared.collect(),
-        files: shown.iter().map(fact).collect(),
+        files: files.clone().take(shown).map(fact).collect(),
         files_count: files.len() as u64,
     }
 }

@@ -8,12 +8,11 @@ use super::{Context, SnapshotOptions};
 use crate::format::canonical;
 use crate::format::hot::Stamp;
 use crate::format::ids::{BlobDigest, TreeDigest, to_hex};
+use crate::format::metadata::{ARTIFACTS, SCHEMA, SUPERSEDES};
 use crate::format::names::VersionNumber;
+use crate::sys::identity;
 use jiff::Timestamp;
 use std::os::unix::ffi::OsStrExt;
-
-/// The schema's name and version.
-const SCHEMA: &str = "modelfs/metadata-v1";
 
 /// A file that was read and stored.
 pub(super) struct SealedFile {
@@ -32,7 +31,7 @@ pub(super) struct Facts<'a> {
     pub context: &'a Context,
     pub at: Timestamp,
     pub version: VersionNumber,
-    pub follows: Option<VersionNumber>,
+    pub supersedes: Option<VersionNumber>,
     pub digest: TreeDigest,
     /// The draft's own `metadata.json`.
     pub user: Option<Map<String, Value>>,
@@ -63,12 +62,13 @@ pub(super) fn head(facts: &Facts<'_>) -> Value {
     head["schema"] = json!(SCHEMA);
     head["model"] = json!(facts.options.model);
     head["version"] = json!(facts.version);
-    head["follows"] = json!(facts.follows);
+    head[SUPERSEDES] = json!(facts.supersedes);
     head["digest"] = json!(facts.digest);
     head["sealed"] = json!({
         "at": facts.at,
         "by": { "user": caller.user, "uid": caller.uid },
         "door": caller.door,
+        "host": identity::host_name(),
     });
     if facts.user.is_none() {
         head.as_object_mut().expect("made as an object").remove("user");
@@ -96,7 +96,7 @@ pub(super) fn file_line(path: &Path, file: &SealedFile) -> Value {
 /// The bytes of `metadata.json`: one line.
 pub(super) fn encode(head: &Value, files: Vec<Value>) -> Vec<u8> {
     let mut whole = head.clone();
-    whole["files"] = Value::Array(files);
+    whole[ARTIFACTS] = Value::Array(files);
     let mut bytes = canonical::encode(&whole).into_bytes();
     bytes.push(b'\n');
     bytes

@@ -318,11 +318,12 @@ impl Workspace {
         frozen: Option<FrozenDraft>,
     ) -> Result<SnapshotReport, OpsError> {
         self.ensure_model(context, &options.model)?;
-        let (version, follows) = self.next_version(&options.model)?;
+        let (version, supersedes) = self.next_version(&options.model)?;
         let at = (self.clock)();
         let Stored { digest, .. } = stored;
         let user = stored.user.clone();
-        let head = metadata::head(&Facts { options, context, at, version, follows, digest, user });
+        let facts = Facts { options, context, at, version, supersedes, digest, user };
+        let head = metadata::head(&facts);
         let lines = stored.source.files.iter().zip(&stored.files);
         let lines = lines.map(|(source, file)| metadata::file_line(&source.path, file)).collect();
         let text = metadata::encode(&head, lines);
@@ -357,7 +358,7 @@ impl Workspace {
                     files: stored.files.len() as u64,
                     bytes: stored.source.bytes,
                     stored_bytes,
-                    follows,
+                    follows: supersedes,
                     moves,
                 }))
             })

@@ -22,6 +22,12 @@ pub fn own_gid() -> u32 {
     nix::unistd::getegid().as_raw()
 }
 
+/// The name that this machine gives itself; empty where it has none in UTF-8.
+pub fn host_name() -> String {
+    let named = nix::sys::utsname::uname();
+    named.ok().and_then(|it| it.nodename().to_str().map(str::to_owned)).unwrap_or_default()
+}
+
 /// The supplementary groups of this process.
 ///
 /// # Errors

@@ -199,7 +199,8 @@ fn a_file_that_is_there_under_any_name_is_stored_once_and_known_by_both_digests(
     assert!(report["stored_bytes"].as_u64().unwrap() < 200_000, "{report}");
     let report = seal(3, &[("b.safetensors", &model), ("c.safetensors", &model)]);
     assert!(report["stored_bytes"].as_u64().unwrap() < 2_000, "{report}");
-    let shown = |reference: &str| bench.cli_json(&["show", reference])["metadata"]["files"].clone();
+    let shown =
+        |reference: &str| bench.cli_json(&["show", reference])["metadata"]["artifacts"].clone();
     let line = |reference: &str, path: &str| {
         let files = shown(reference);
         let of = |file: &&Value| file["path"] == path;

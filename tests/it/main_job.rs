@@ -92,14 +92,14 @@ fn check_first_version(mount: &Mount, answer: &Value) {
 fn check_digests(mount: &Mount, digest: &str) {
     let text = mount.text("churn/v1/metadata.json");
     let metadata: Value = serde_json::from_str(&text).expect("metadata.json is JSON");
-    for key in ["schema", "model", "version", "digest", "message", "files"] {
+    for key in ["schema", "model", "version", "digest", "message", "artifacts"] {
         assert!(!metadata[key].is_null(), "metadata.json has no `{key}`: {text}");
     }
     assert_eq!(metadata["model"], "churn");
     assert_eq!(metadata["version"], "v1");
     assert_eq!(metadata["message"], "first");
     assert_eq!(metadata["digest"], digest);
-    let files = metadata["files"].as_array().expect("a list of files");
+    let files = metadata["artifacts"].as_array().expect("a list of files");
     assert_eq!(files.len(), 3, "{text}");
     for file in files {
         let path = mount.path("churn/v1").join(file["path"].as_str().expect("a path"));

@@ -93,7 +93,7 @@ pub struct Manifest {
     pub version: VersionNumber,
     /// Of the tree without `metadata.json`.
     pub digest: TreeDigest,
-    /// `metadata.json` without its `files`.
+    /// `metadata.json` without its list of files.
     pub metadata: Value,
     tree: Tree,
     /// Of its files; empty where none has a table.
