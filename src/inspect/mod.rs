@@ -9,6 +9,7 @@
 //! A file that cannot be understood is no failure: its bytes are stored all the same.
 #![forbid(unsafe_code)]
 
+mod description;
 mod dtype;
 mod gguf;
 mod kind;
@@ -20,6 +21,7 @@ mod reader;
 mod safetensors;
 mod table;
 mod torch;
+mod trees;
 mod zip;
 
 #[cfg(test)]
@@ -32,12 +34,19 @@ use std::fmt;
 use std::io;
 use std::ops::Range;
 
+use description::Draft;
 use reader::Reader;
 
+pub use description::{
+    DESCRIPTION_BYTES_MAX, Description, Details, Dimension, Interface, Port, SUMMARY_BYTES_MAX,
+    TensorInfo,
+};
 pub use dtype::{BlockType, Dtype, UnknownDtype};
 pub use kind::{kind_of, runs_code};
-pub use onnx::ExternalTensor;
+pub use onnx::{ExternalTensor, OnnxDetails, OnnxNode};
+pub use safetensors::SafetensorsDetails;
 pub use table::external_table;
+pub use trees::{Ensemble, Feature, Split, Test, Tree, TreeNode, ensemble};
 
 /// Bytes of headers that are parsed in one file, and so the largest header.
 pub const HEADER_BYTES_MAX: u64 = 100_000_000;
@@ -91,9 +100,9 @@ pub enum FileFormat {
     Npz,
 }
 
-impl fmt::Display for FileFormat {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl FileFormat {
+    fn word(self) -> &'static str {
+        match self {
             Self::Safetensors => "safetensors",
             Self::Gguf => "gguf",
             Self::Onnx => "onnx",
@@ -102,7 +111,13 @@ impl fmt::Display for FileFormat {
             Self::TorchScript => "torchscript",
             Self::Npy => "npy",
             Self::Npz => "npz",
-        })
+        }
+    }
+}
+
+impl fmt::Display for FileFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
     }
 }
 
@@ -134,7 +149,7 @@ pub enum InspectError {
     #[error("it begins like no model format that is known here")]
     Unknown,
     #[error("its {format} header does not parse: {why}")]
-    Malformed { format: FileFormat, why: &'static str },
+    Malformed { format: &'static str, why: &'static str },
     #[error("its headers cannot be read: {0}")]
     Io(#[from] io::Error),
 }
@@ -173,9 +188,46 @@ pub fn load_tensors(file: &dyn ReadAt, name: &OsStr) -> Result<TensorTable, Insp
         };
         match parsed {
             Ok(table) => return Ok(table),
-            Err(Stop::Io(error)) => return Err(InspectError::Io(error)),
             Err(Stop::Unknown) => {}
-            Err(Stop::Malformed(why)) => found = InspectError::Malformed { format, why },
+            Err(stop) => match stop.of(format.word()) {
+                InspectError::Io(error) => return Err(InspectError::Io(error)),
+                error => found = error,
+            },
+        }
+    }
+    Err(found)
+}
+
+/// Describes a file called `name`: what a person asks of it, bounded, without its weights.
+///
+/// # Errors
+/// `Unknown` for formats that nothing can be said of, `Malformed`, and `Io` from reading it.
+pub fn describe(name: &OsStr, file: &dyn ReadAt) -> Result<Description, InspectError> {
+    let word = kind_of(file, name)?;
+    let mut found = InspectError::Unknown;
+    for format in candidates(file, name)? {
+        let reader = &mut Reader::new(file);
+        let mut draft = Draft::new();
+        let described = match format {
+            FileFormat::Safetensors => {
+                safetensors::describe(reader, &mut draft).map(|it| Some(Details::Safetensors(it)))
+            }
+            FileFormat::Onnx | FileFormat::OnnxData => {
+                onnx::describe(reader, &mut draft).map(|it| Some(Details::Onnx(Box::new(it))))
+            }
+            FileFormat::Gguf => gguf::parse(reader).map(|table| draft.add_table(&table)),
+            FileFormat::Npy => numpy::parse(reader).map(|table| draft.add_table(&table)),
+            FileFormat::Torch | FileFormat::TorchScript | FileFormat::Npz => {
+                zip::parse(reader).map(|table| draft.add_table(&table))
+            }
+        };
+        match described {
+            Ok(details) => return Ok(draft.finish(word, file.bytes(), details)),
+            Err(Stop::Unknown) => {}
+            Err(stop) => match stop.of(format.word()) {
+                InspectError::Io(error) => return Err(InspectError::Io(error)),
+                error => found = error,
+            },
         }
     }
     Err(found)
@@ -189,6 +241,17 @@ enum Stop {
     /// Something is not as the format wants it, or past a limit.
     Malformed(&'static str),
     Io(io::Error),
+}
+
+impl Stop {
+    /// As what callers are told of a file of this format.
+    fn of(self, format: &'static str) -> InspectError {
+        match self {
+            Self::Unknown => InspectError::Unknown,
+            Self::Malformed(why) => InspectError::Malformed { format, why },
+            Self::Io(error) => InspectError::Io(error),
+        }
+    }
 }
 
 impl From<io::Error> for Stop {

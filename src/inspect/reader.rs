@@ -5,6 +5,7 @@
 
 use std::ops::Range;
 
+use super::description::cut;
 use super::{HEADER_BYTES_MAX, NAME_BYTES_MAX, ReadAt, Stop, WORK_BYTES_MAX};
 
 /// Bytes of a window that opens at a new place.
@@ -26,7 +27,7 @@ pub(super) struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// Starts on a file with the full budget.
+    /// Starts on a file of which the headers are parsed.
     pub fn new(file: &'a dyn ReadAt) -> Self {
         Self {
             file,
@@ -36,6 +37,11 @@ impl<'a> Reader<'a> {
             parse_bytes_left: HEADER_BYTES_MAX,
             work_bytes_left: WORK_BYTES_MAX,
         }
+    }
+
+    /// Starts on a file that is nothing but header, and is parsed as a whole.
+    pub fn of_whole(file: &'a dyn ReadAt) -> Self {
+        Self { parse_bytes_left: WORK_BYTES_MAX, ..Self::new(file) }
     }
 
     /// Length of the file.
@@ -101,27 +107,67 @@ impl<'a> Reader<'a> {
         Ok(String::from_utf8_lossy(&self.bytes_of(range)?).into_owned())
     }
 
+    /// As [`Reader::text`] of a text of any length, which is cut at `bytes_max`.
+    pub fn text_up_to(&mut self, range: &Range<u64>, bytes_max: usize) -> Result<String, Stop> {
+        // One byte more shows that something is left out.
+        let end = range.end.min(range.start.saturating_add(bytes_max as u64 + 1));
+        let mut text = String::from_utf8_lossy(&self.bytes_of(&(range.start..end))?).into_owned();
+        cut(&mut text, bytes_max);
+        Ok(text)
+    }
+
+    /// The line at `*at` with its end, of at most `bytes_max`; `*at` moves behind it. `None` at the end
+    /// of the file.
+    pub fn line(&mut self, at: &mut u64, bytes_max: usize) -> Result<Option<Vec<u8>>, Stop> {
+        let mut line = Vec::new();
+        while *at < self.bytes {
+            let ready = self.ready(*at, 1)?;
+            let end = ready.iter().position(|byte| *byte == b'\n').map(|place| place + 1);
+            let count = end.unwrap_or(ready.len());
+            if bytes_max - line.len() < count {
+                return Err(Stop::Malformed("a line is too long"));
+            }
+            line.extend_from_slice(&ready[..count]);
+            self.spend(count)?;
+            *at += count as u64;
+            if end.is_some() {
+                break;
+            }
+        }
+        Ok(if line.is_empty() { None } else { Some(line) })
+    }
+
     /// Fills `out` with what lies at `at`, all of which is in the file.
     fn fill(&mut self, at: u64, out: &mut [u8]) -> Result<(), Stop> {
-        let spent = self.parse_bytes_left.checked_sub(out.len() as u64);
-        self.parse_bytes_left = spent.ok_or(Stop::Malformed("its headers are too long"))?;
+        self.spend(out.len())?;
         let mut done = 0;
         while done < out.len() {
-            let place = at + done as u64;
-            let offset = place.checked_sub(self.window_start).map(usize::try_from);
-            let ready = match offset {
-                Some(Ok(offset)) => self.window.get(offset..).unwrap_or_default(),
-                _ => &[],
-            };
-            if ready.is_empty() {
-                self.open_window(place, out.len() - done)?;
-                continue;
-            }
+            let ready = self.ready(at + done as u64, out.len() - done)?;
             let count = ready.len().min(out.len() - done);
             out[done..done + count].copy_from_slice(&ready[..count]);
             done += count;
         }
         Ok(())
+    }
+
+    /// Counts bytes that are parsed.
+    fn spend(&mut self, bytes: usize) -> Result<(), Stop> {
+        let left = self.parse_bytes_left.checked_sub(bytes as u64);
+        self.parse_bytes_left = left.ok_or(Stop::Malformed("its headers are too long"))?;
+        Ok(())
+    }
+
+    /// What the window has at `place`, at least a byte, for a reader that wants `wanted` bytes there.
+    fn ready(&mut self, place: u64, wanted: usize) -> Result<&[u8], Stop> {
+        let offset = place.checked_sub(self.window_start).map(usize::try_from);
+        let offset = match offset {
+            Some(Ok(offset)) if offset < self.window.len() => offset,
+            _ => {
+                self.open_window(place, wanted)?;
+                0
+            }
+        };
+        Ok(&self.window[offset..])
     }
 
     /// Reads a window that starts at `place`, for a reader that wants `wanted` bytes there.

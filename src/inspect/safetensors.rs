@@ -2,15 +2,18 @@
 //!
 //! Source: the format's description in the README of huggingface/safetensors.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 
-use serde::Deserialize;
-use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, Visitor};
+use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 
+use super::description::{Draft, TensorInfo, VALUE_BYTES_MAX, cut, first};
 use super::reader::Reader;
 use super::table::TableBuilder;
-use super::{Dtype, FileFormat, HEADER_BYTES_MAX, Stop, TENSOR_COUNT_MAX, TensorTable};
+use super::{Dtype, FileFormat, HEADER_BYTES_MAX, RANK_MAX, Stop, TENSOR_COUNT_MAX, TensorTable};
 
 /// Bytes of the header's length.
 const LENGTH_BYTES: u64 = 8;
@@ -24,27 +27,76 @@ pub(super) fn is_likely(head: &[u8]) -> bool {
     })
 }
 
+/// What a safetensors file has beside its tensors.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct SafetensorsDetails {
+    /// Entries that are no text are left out: the format has none.
+    pub metadata: BTreeMap<String, String>,
+}
+
+impl SafetensorsDetails {
+    pub(super) fn summary(&self) -> Map<String, Value> {
+        let metadata = first(&self.metadata);
+        if self.metadata.is_empty() {
+            Map::new()
+        } else {
+            Map::from_iter([("metadata".into(), metadata)])
+        }
+    }
+}
+
 /// Finds the tensors.
 pub(super) fn parse(reader: &mut Reader<'_>) -> Result<TensorTable, Stop> {
-    let file_bytes = reader.bytes();
-    let mut at = 0;
-    let length = reader.u64(&mut at)?;
-    let header = Reader::range(at, length, &(LENGTH_BYTES..file_bytes))?;
-    let data_start = header.end;
-    let header = reader.bytes_of(&header)?;
-    let Ok(Header(lines)) = serde_json::from_slice(&header) else {
-        return Err(Stop::Malformed("it is no list of tensors in JSON, or names one twice"));
-    };
-    let mut table = TableBuilder::new(file_bytes);
-    for (name, line) in lines {
+    let (header, data_start) = read_header(reader)?;
+    let mut table = TableBuilder::new(reader.bytes());
+    for (name, line) in parse_header(&header)?.lines {
         let [start, end] = line.data_offsets;
         let place = |offset: u64| data_start.checked_add(offset);
         let (Some(start), Some(end)) = (place(start), place(end)) else {
             return Err(Stop::Malformed("a tensor leads past the end of the file"));
         };
-        table.add(name, dtype_of(&line.dtype), line.shape, start..end)?;
+        table.add(name, dtype_of(&line.dtype), line.shape.0, start..end)?;
     }
     table.finish(FileFormat::Safetensors)
+}
+
+/// Lists the tensors in the order of the header, and reads the metadata.
+pub(super) fn describe(
+    reader: &mut Reader<'_>,
+    draft: &mut Draft,
+) -> Result<SafetensorsDetails, Stop> {
+    let (header, _) = read_header(reader)?;
+    let header = parse_header(&header)?;
+    for (name, Line { dtype, shape, data_offsets: [start, end] }) in header.lines {
+        let dtype = dtype.to_ascii_lowercase();
+        let tensor = TensorInfo { name, dtype, shape: shape.0, location: None };
+        draft.add_tensor(tensor, Some(start..end));
+    }
+    let mut details = SafetensorsDetails::default();
+    let metadata = header.metadata.map_or("{}", RawValue::get);
+    let metadata: BTreeMap<String, &RawValue> = serde_json::from_str(metadata).unwrap_or_default();
+    for (key, value) in metadata {
+        let Ok(mut text) = serde_json::from_str::<String>(value.get()) else { continue };
+        cut(&mut text, VALUE_BYTES_MAX);
+        if draft.admit("metadata", key.len() + text.len()) {
+            details.metadata.insert(key, text);
+        }
+    }
+    Ok(details)
+}
+
+/// The header, and where the tensors' bytes begin.
+fn read_header(reader: &mut Reader<'_>) -> Result<(Vec<u8>, u64), Stop> {
+    let mut at = 0;
+    let length = reader.u64(&mut at)?;
+    let header = Reader::range(at, length, &(LENGTH_BYTES..reader.bytes()))?;
+    Ok((reader.bytes_of(&header)?, header.end))
+}
+
+fn parse_header(header: &[u8]) -> Result<Header<'_>, Stop> {
+    serde_json::from_slice(header).map_err(|_not_as_it_must_be| {
+        Stop::Malformed("it is no list of tensors in JSON, or names one twice")
+    })
 }
 
 fn dtype_of(name: &str) -> Dtype {
@@ -68,17 +120,50 @@ fn dtype_of(name: &str) -> Dtype {
     }
 }
 
-/// The lines of a header, in its order, without the metadata.
-struct Header(Vec<(String, Line)>);
+/// The lines of a header, in its order.
+struct Header<'a> {
+    lines: Vec<(String, Line)>,
+    metadata: Option<&'a RawValue>,
+}
 
 #[derive(Deserialize)]
 struct Line {
     dtype: String,
-    shape: Vec<u64>,
+    shape: Shape,
     data_offsets: [u64; 2],
 }
 
-impl<'de> Deserialize<'de> for Header {
+/// A shape that ends where no tensor has more dimensions.
+struct Shape(Vec<u64>);
+
+impl<'de> Deserialize<'de> for Shape {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_seq(ShapeVisitor)
+    }
+}
+
+struct ShapeVisitor;
+
+impl<'de> Visitor<'de> for ShapeVisitor {
+    type Value = Shape;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a list of at most {RANK_MAX} sizes")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut sizes: A) -> Result<Shape, A::Error> {
+        let mut shape = Vec::new();
+        while let Some(size) = sizes.next_element()? {
+            if RANK_MAX <= shape.len() {
+                return Err(A::Error::invalid_length(shape.len() + 1, &self));
+            }
+            shape.push(size);
+        }
+        Ok(Shape(shape))
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Header<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_map(HeaderVisitor)
     }
@@ -87,14 +172,14 @@ impl<'de> Deserialize<'de> for Header {
 struct HeaderVisitor;
 
 impl<'de> Visitor<'de> for HeaderVisitor {
-    type Value = Header;
+    type Value = Header<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a JSON object with one entry a tensor")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Header, A::Error> {
-        let mut lines = Vec::new();
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Header<'de>, A::Error> {
+        let mut header = Header { lines: Vec::new(), metadata: None };
         let mut names = HashSet::new();
         while let Some(name) = map.next_key::<String>()? {
             // Two lines of one name would mean different things to different readers.
@@ -102,12 +187,12 @@ impl<'de> Visitor<'de> for HeaderVisitor {
                 return Err(A::Error::custom("a name stands twice, or too many"));
             }
             if name == METADATA {
-                map.next_value::<IgnoredAny>()?;
+                header.metadata = Some(map.next_value()?);
             } else {
-                lines.push((name, map.next_value()?));
+                header.lines.push((name, map.next_value()?));
             }
         }
-        Ok(Header(lines))
+        Ok(header)
     }
 }
 

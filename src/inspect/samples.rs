@@ -2,13 +2,18 @@
 
 use std::ffi::OsStr;
 
-use super::{TensorTable, tensors};
+use super::{InspectError, TensorTable, describe, tensors};
 
 /// The table of a file in memory.
 pub(super) fn table(file: &[u8], name: &str) -> Option<TensorTable> {
     let table = tensors(&file, OsStr::new(name)).expect("memory can be read");
     if let Some(table) = &table {
         check(table, file.len() as u64);
+    }
+    match describe(OsStr::new(name), &file) {
+        Ok(description) => drop(description.summary()),
+        Err(InspectError::Io(error)) => panic!("memory can be read: {error}"),
+        Err(InspectError::Unknown | InspectError::Malformed { .. }) => {}
     }
     table
 }

@@ -4,7 +4,13 @@
 //! are in the table, the last in the list `external`, the others nowhere.
 //! Source: `onnx.proto` of onnx/onnx.
 
+mod graph;
+
 use std::ops::Range;
+
+pub use graph::{OnnxDetails, OnnxNode};
+
+pub(super) use graph::describe;
 
 use super::protobuf::{Field, Value, next_field, read_varint};
 use super::reader::Reader;
