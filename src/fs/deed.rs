@@ -48,35 +48,38 @@ pub(super) fn directory(model: &ModelName, name: &OsStr) -> Option<Child> {
 
 impl Filesystem {
     /// The file for a version or an alias that is there.
-    pub(super) fn deed_child(&self, model: &ModelName, deed: Deed, name: &OsStr) -> Option<Child> {
-        let at: At = name.to_str()?.parse().ok()?;
+    pub(super) fn deed_child(
+        &self,
+        model: &ModelName,
+        deed: Deed,
+        name: &OsStr,
+    ) -> Result<Option<Child>, FsError> {
+        let Some(Ok(at)) = name.to_str().map(str::parse::<At>) else { return Ok(None) };
         let state = self.workspace.state();
-        let found = state.model(model)?;
+        let Some(found) = state.model(model) else { return Ok(None) };
         let is_there = match (&at, deed) {
-            (At::Version(number), Deed::Approve | Deed::Mark) => {
-                found.versions.contains_key(number)
-            }
+            (At::Version(_), Deed::Approve | Deed::Mark) => found.resolve(&at)?.is_some(),
             (At::Alias(alias), Deed::BreakGlass) => found.aliases.contains_key(alias),
             _ => false,
         };
-        is_there.then(|| Child::moving(Node::Deed(model.clone(), deed, at)))
+        Ok(is_there.then(|| Child::moving(Node::Deed(model.clone(), deed, at))))
     }
 
     /// Versions, or aliases.
-    pub(super) fn deed_names(&self, model: &ModelName, deed: Deed) -> Vec<Named> {
+    pub(super) fn deed_names(&self, model: &ModelName, deed: Deed) -> Result<Vec<Named>, FsError> {
         let state = self.workspace.state();
-        let Some(found) = state.model(model) else { return Vec::new() };
-        let versions = found.versions.keys().map(|number| At::Version(*number));
-        let aliases = found.aliases.keys().cloned().map(At::Alias);
+        let Some(found) = state.model(model) else { return Ok(Vec::new()) };
         let names: Vec<At> = match deed {
-            Deed::Approve | Deed::Mark => versions.collect(),
-            Deed::BreakGlass => aliases.collect(),
+            Deed::Approve | Deed::Mark => {
+                found.body()?.versions.iter().map(|version| At::Version(version.number)).collect()
+            }
+            Deed::BreakGlass => found.aliases.keys().cloned().map(At::Alias).collect(),
         };
         let named = |at: At| {
             let name = at.to_string().into();
             (name, Kind::File, Node::Deed(model.clone(), deed, at).identity())
         };
-        names.into_iter().map(named).collect()
+        Ok(names.into_iter().map(named).collect())
     }
 
     /// Whoever may enter the model may approve; to mark and to break the glass takes the right to

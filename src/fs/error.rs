@@ -4,6 +4,7 @@ use std::io;
 
 use crate::format::names::{ModelName, NameError};
 use crate::ops::OpsError;
+use crate::store::StoreError;
 
 /// Why an operation of the mount was not done.
 #[derive(Debug, thiserror::Error)]
@@ -60,6 +61,12 @@ pub enum FsError {
     Thread(#[source] io::Error),
     #[error(transparent)]
     Ops(#[from] OpsError),
+}
+
+impl From<StoreError> for FsError {
+    fn from(error: StoreError) -> Self {
+        Self::Ops(error.into())
+    }
 }
 
 fn draft_text(error: &io::Error) -> String {

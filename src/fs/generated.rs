@@ -15,7 +15,7 @@ use super::{Child, Filesystem, FsError};
 use crate::format::names::{LATEST, ModelName};
 use crate::format::record::Actor;
 use crate::ops::SealStatus;
-use crate::registry::state::{Model, Version};
+use crate::registry::model::{Model, Version};
 
 /// Permissions of the store's own files: its history names all models, whoever may see them.
 const STORE_MODE: u32 = 0o440;
@@ -63,7 +63,7 @@ impl Filesystem {
         file: Generated,
     ) -> Result<Attributes, FsError> {
         let bytes = match file {
-            Generated::History => self.workspace.history_bytes(scope.as_ref()),
+            Generated::History => self.workspace.history_bytes(scope.as_ref())?,
             Generated::Status | Generated::Why | Generated::Policy => {
                 self.text(scope, file)?.len() as u64
             }
@@ -120,7 +120,7 @@ impl Filesystem {
             "seq": head.seq,
             "store": self.workspace.directory(),
             "time": state.time(),
-            "versions": state.models().map(|model| model.versions.len()).sum::<usize>(),
+            "versions": state.models().map(Model::version_count).sum::<u64>(),
         })
     }
 
@@ -151,6 +151,7 @@ impl Filesystem {
         let state = self.workspace.state();
         let model = state.model(name).ok_or(FsError::Missing)?;
         let head = state.head();
+        let body = model.body()?;
         let aliases = model.aliases.iter().map(|(alias, found)| {
             let by: &Actor = &found.by;
             json!({"alias": alias, "version": found.version, "since": found.since, "by": by})
@@ -167,7 +168,7 @@ impl Filesystem {
             "model": name,
             "sealing": sealing,
             "seq": head.seq,
-            "versions": model.versions.values().map(|v| version(model, v)).collect::<Vec<_>>(),
+            "versions": body.versions.iter().map(|v| version(model, v)).collect::<Vec<_>>(),
         }))
     }
 }

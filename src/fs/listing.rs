@@ -193,7 +193,7 @@ impl Filesystem {
                 });
                 files.chain(deeds).collect()
             }
-            Node::Deeds(model, deed) => self.deed_names(model, *deed),
+            Node::Deeds(model, deed) => self.deed_names(model, *deed)?,
             // Every moment is in it.
             Node::PastRoot => Vec::new(),
             Node::Past(moment) => self.past_models(moment)?,

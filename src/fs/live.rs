@@ -52,7 +52,7 @@ impl Filesystem {
 
     fn live_manifest(&self, model: &ModelName, at: &At) -> Option<ManifestId> {
         let state = self.workspace.state();
-        Some(state.model(model)?.resolve(at)?.manifest)
+        Some(state.model(model)?.goal(at)?.1)
     }
 
     /// Every alias that some model has.
@@ -75,7 +75,8 @@ impl Filesystem {
         let view = View::Live(at.clone());
         let state = self.workspace.state();
         let found = state.models().filter_map(|model| {
-            let identity = view.identity(&model.resolve(at)?.manifest, EntryIndex::ROOT);
+            let (_, manifest) = model.goal(at)?;
+            let identity = view.identity(&manifest, EntryIndex::ROOT);
             Some((model.name.as_str().into(), Kind::Directory, identity))
         });
         found.collect()
@@ -87,7 +88,7 @@ impl Filesystem {
         let Some(model) = state.model(model) else { return Vec::new() };
         let aliases = model.aliases.keys().cloned().map(At::Alias);
         let found = std::iter::once(At::Latest).chain(aliases).filter_map(|at| {
-            let id = model.resolve(&at)?.manifest;
+            let (_, id) = model.goal(&at)?;
             let name = at.to_string().into();
             let identity = View::ModelLive(at).identity(&id, EntryIndex::ROOT);
             Some((name, Kind::Directory, identity))

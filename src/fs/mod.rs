@@ -383,7 +383,7 @@ impl Filesystem {
                 let deeds = || scope.as_ref().and_then(|model| deed::directory(model, name));
                 Ok(generated::child(scope, name).or_else(deeds))
             }
-            Node::Deeds(model, deed) => Ok(self.deed_child(model, *deed, name)),
+            Node::Deeds(model, deed) => self.deed_child(model, *deed, name),
             Node::PastRoot => Ok(self.past_child(name)),
             Node::Past(moment) => self.past_model_child(moment, name),
             Node::PastModel(moment, model) => self.past_version_child(moment, model, name),

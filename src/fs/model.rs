@@ -21,7 +21,7 @@ use crate::format::names::{
 };
 use crate::format::record::Access;
 use crate::ops::{Must, Wish};
-use crate::registry::state::Model;
+use crate::registry::model::Model;
 
 /// Block size that `stat` shows where there is no disk behind.
 pub(super) const BLOCK_BYTES: u32 = 4_096;
@@ -118,8 +118,8 @@ impl Filesystem {
         let id = match &at {
             At::Version(number) => {
                 let state = self.workspace.state();
-                let found = state.model(model).and_then(|model| model.versions.get(number));
-                found.map(|version| version.manifest)
+                let Some(found) = state.model(model) else { return Ok(None) };
+                found.body()?.versions.get(*number).map(|version| version.manifest)
             }
             At::Latest | At::Alias(_) => {
                 let state = self.workspace.state();
@@ -145,7 +145,7 @@ impl Filesystem {
             let name = link.alias.to_string().into();
             (name, Kind::Symlink, Node::Alias(link).identity())
         }));
-        names.extend(found.versions.values().map(|version| {
+        names.extend(found.body()?.versions.iter().map(|version| {
             let identity = View::Model.identity(&version.manifest, EntryIndex::ROOT);
             (version.number.to_string().into(), Kind::Directory, identity)
         }));
@@ -329,8 +329,8 @@ impl Filesystem {
             },
         };
         match parsed? {
-            Target::Here(at) => match found.resolve(&at) {
-                Some(version) => Ok(version.number),
+            Target::Here(at) => match found.resolve(&at)? {
+                Some(number) => Ok(number),
                 None => Err(unknown(format!("{model}/{at}"))),
             },
             Target::NoVersion(text) => Err(unknown(format!("{model}/{text}"))),
@@ -350,8 +350,11 @@ impl Filesystem {
         let (action, advice) = match classify(name) {
             Entry::Version(number) => {
                 let state = self.workspace.state();
-                if state.model(model).is_some_and(|model| model.versions.contains_key(&number)) {
-                    return version::read_only(model, number);
+                let found = state.model(model).map(|found| found.resolve(&At::Version(number)));
+                match found {
+                    Some(Ok(Some(_))) => return version::read_only(model, number),
+                    Some(Err(error)) => return error.into(),
+                    Some(Ok(None)) | None => {}
                 }
                 ("make a version by hand", "write to `snapshot` to seal the draft")
             }

@@ -67,7 +67,7 @@ impl Filesystem {
         let At::Version(number) = at else {
             return Ok(alias_link(&found, at).map(|link| Child::moving(Node::Alias(link))));
         };
-        let Some(id) = found.versions.get(&number).map(|version| version.manifest) else {
+        let Some(id) = found.body()?.versions.get(number).map(|it| it.manifest) else {
             return Ok(None);
         };
         let manifest = self.workspace.manifest(&id)?;
@@ -104,7 +104,8 @@ impl Filesystem {
             (name, Kind::Symlink, Node::Alias(link).identity())
         });
         let view = View::Past(moment.name.clone());
-        let versions = found.versions.values().map(|version| {
+        let body = found.body()?;
+        let versions = body.versions.iter().map(|version| {
             let identity = view.identity(&version.manifest, EntryIndex::ROOT);
             (version.number.to_string().into(), Kind::Directory, identity)
         });

@@ -8,7 +8,7 @@ use super::nodes::Node;
 use super::{Child, Filesystem, FsError, Requester, show};
 use crate::format::names::ModelName;
 use crate::format::record::Access;
-use crate::registry::state::Model;
+use crate::registry::model::Model;
 
 /// The views of what aliases point to now.
 pub(super) const LIVE: &str = ".live";

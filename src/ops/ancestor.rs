@@ -65,8 +65,9 @@ impl Workspace {
     pub(super) fn ancestor(&self, name: &ModelName) -> Option<Ancestor> {
         let ids: Vec<_> = {
             let state = self.state();
-            let versions = state.model(name)?.versions.values().rev().take(TRIES);
-            versions.map(|version| version.manifest).collect()
+            // Without its body there is a hint less.
+            let body = state.model(name)?.body().ok()?;
+            body.versions.iter().rev().take(TRIES).map(|version| version.manifest).collect()
         };
         let manifest = ids.iter().find_map(|id| self.manifest(id).ok())?;
         Some(Ancestor::new(manifest))

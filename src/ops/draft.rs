@@ -167,7 +167,11 @@ impl Workspace {
             // What cannot be read was cut off before the record was made.
             let intent = durable::read_file(&**self.store.io(), &path, INTENT_BYTES_MAX).ok();
             let intent = intent.and_then(|bytes| serde_json::from_slice::<Intent>(&bytes).ok());
-            match intent.filter(|intent| self.is_sealed(&model, intent.manifest)) {
+            let sealed = match intent {
+                Some(intent) if self.is_sealed(&model, intent.manifest)? => Some(intent),
+                Some(_) | None => None,
+            };
+            match sealed {
                 None => self.drop_intent(&model),
                 Some(intent) => match self.draft(&model)?.freeze(&intent.sub) {
                     Ok(frozen) if is_tree(&frozen, intent.ino) => {
@@ -182,10 +186,10 @@ impl Workspace {
         Ok(())
     }
 
-    fn is_sealed(&self, model: &ModelName, manifest: ManifestId) -> bool {
+    fn is_sealed(&self, model: &ModelName, manifest: ManifestId) -> Result<bool, OpsError> {
         let state = self.state();
-        let versions = state.model(model).into_iter().flat_map(|model| model.versions.values());
-        versions.into_iter().any(|version| version.manifest == manifest)
+        let Some(model) = state.model(model) else { return Ok(false) };
+        Ok(model.body()?.versions.iter().rev().any(|version| version.manifest == manifest))
     }
 }
 

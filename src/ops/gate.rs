@@ -17,7 +17,8 @@ use crate::governance::{
     self, ApprovalFact, Caller, CheckFact, Decision, Facts, FileFact, Policy, Power, Question,
     VersionFacts,
 };
-use crate::registry::state::{Model, State};
+use crate::registry::model::Model;
+use crate::registry::state::State;
 use crate::registry::vetting::Vetting;
 use crate::sys::users;
 
@@ -179,19 +180,20 @@ impl Workspace {
     ) -> Result<Option<Decision>, OpsError> {
         let Some(policy) = self.policy(state)? else { return Ok(None) };
         let model = state.model(&step.model).expect("the moves are of models that are there");
+        let body = model.body()?;
         let manifest = |number: VersionNumber| match newcomer {
             Some(newcomer) if newcomer.version == number => Some(newcomer.manifest),
-            _ => model.versions.get(&number).map(|version| version.manifest),
+            _ => body.versions.get(number).map(|version| version.manifest),
         };
         let target = step.to.and_then(manifest);
         let none = Vetting::default();
-        let vetting = target.and_then(|id| model.vettings.of(&id)).unwrap_or(&none);
-        let window = model.vettings.window(&step.alias, context.caller.uid);
+        let vetting = target.and_then(|id| body.vettings.of(&id)).unwrap_or(&none);
+        let window = body.vettings.window(&step.alias, context.caller.uid);
         let question = Question {
             model: &step.model,
             alias: &step.alias,
             to: step.to,
-            was_allowed: step.to.is_some_and(|to| model.vettings.was_allowed(&step.alias, to)),
+            was_allowed: step.to.is_some_and(|to| body.vettings.was_allowed(&step.alias, to)),
             is_bad: vetting.is_bad(),
             is_failing: vetting.failing().next().is_some(),
             emergency: window.filter(|it| now < it.until).map(|it| it.reason.as_str()),
@@ -228,8 +230,9 @@ impl Workspace {
                 return;
             }
             let Some(model) = state.model(model) else { return };
-            let current = model.resolve(&At::Alias(alias.clone()));
-            model.resolve(to).into_iter().chain(current).map(|version| version.manifest).collect()
+            let current = model.goal(&At::Alias(alias.clone())).map(|(_, manifest)| manifest);
+            let to = model.version(to).ok().flatten().map(|version| version.manifest);
+            to.into_iter().chain(current).collect()
         };
         // What cannot be read is told by the decision.
         ids.iter().for_each(|id| drop(self.version_facts(id)));
@@ -253,7 +256,7 @@ impl Workspace {
     ) -> Result<Subject, OpsError> {
         let Reference { model: name, at } = reference;
         let model = state.model(name).ok_or_else(|| OpsError::NoModel { model: name.clone() })?;
-        let version = model.resolve(at);
+        let version = model.version(at)?;
         let version =
             version.ok_or_else(|| OpsError::NoVersion { model: name.clone(), at: at.clone() })?;
         let (number, manifest, digest) = (version.number, version.manifest, version.digest);

@@ -13,7 +13,7 @@ use super::{HotStatus, OpsError, WarmStatus, Workspace};
 use crate::format::hot::Stamp;
 use crate::format::ids::{BlobDigest, ManifestId};
 use crate::format::manifest::{FileEntry, Manifest, Node};
-use crate::format::names::{ModelName, VersionNumber};
+use crate::format::names::{At, ModelName, VersionNumber};
 use crate::format::record::Move;
 use crate::store::hot::{Adopted, Begun, Checked, Claim, Found, HOT_FILE_BYTES_MIN, HotFile};
 
@@ -181,10 +181,9 @@ impl Workspace {
         }
         for step in moves {
             let Some(version) = step.to else { continue };
-            let state = self.state();
-            let found = state.model(&step.model).and_then(|model| model.versions.get(&version));
-            let Some(manifest) = found.map(|version| version.manifest) else { continue };
-            drop(state);
+            let at = At::Alias(step.alias.clone());
+            let goal = self.state().model(&step.model).and_then(|model| model.goal(&at));
+            let Some(manifest) = goal.filter(|it| it.0 == version).map(|it| it.1) else { continue };
             let wish = Wish { model: step.model.clone(), version, manifest };
             self.hot_jobs.leave(|notes| {
                 notes.wishes.retain(|other| *other != wish);
@@ -319,9 +318,7 @@ impl Workspace {
         let state = self.state();
         let mut found = HashSet::new();
         for model in state.models() {
-            let goals =
-                model.aliases.values().filter_map(|alias| model.versions.get(&alias.version));
-            found.extend(goals.map(|version| version.manifest));
+            found.extend(model.aliases.values().map(|alias| alias.manifest));
         }
         found
     }

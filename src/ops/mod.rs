@@ -47,7 +47,8 @@ use crate::format::manifest::{ChunkRef, FileEntry, Manifest};
 use crate::format::names::ModelName;
 use crate::format::record::{Access, Actor, Door, Op, Record, Refusal};
 use crate::governance::{self, Action, Permission, Policy, VersionFacts};
-use crate::registry::state::{Model, State};
+use crate::registry::model::Model;
+use crate::registry::state::State;
 use crate::store::draft::DraftTree;
 pub use crate::store::hot::HotLimit;
 use crate::store::{Line, Store, StoreError, Use};
@@ -302,12 +303,21 @@ impl Workspace {
         Ok(done)
     }
 
+    /// All models, for what takes its time with them.
+    fn models(&self) -> Vec<Model> {
+        self.state().models().cloned().collect()
+    }
+
     /// Bytes of the history as one file of lines: of a model's records, or of all.
-    pub fn history_bytes(&self, model: Option<&ModelName>) -> u64 {
+    ///
+    /// # Errors
+    /// As [`Model::body`].
+    pub fn history_bytes(&self, model: Option<&ModelName>) -> Result<u64, OpsError> {
         let state = self.state();
-        match model {
-            None => state.records().bytes(),
-            Some(name) => state.model(name).map_or(0, |model| model.records.bytes()),
+        match model.map(|name| state.model(name)) {
+            None => Ok(state.lines().bytes()),
+            Some(None) => Ok(0),
+            Some(Some(model)) => Ok(model.body()?.records.bytes()),
         }
     }
 
@@ -321,14 +331,7 @@ impl Workspace {
         offset: u64,
         out: &mut [u8],
     ) -> Result<usize, OpsError> {
-        let (seqs, mut at) = {
-            let state = self.state();
-            let records = match model {
-                None => Some(state.records()),
-                Some(name) => state.model(name).map(|model| &model.records),
-            };
-            records.map(|records| records.within(offset, out.len() as u64)).unwrap_or_default()
-        };
+        let (seqs, mut at) = self.records_within(model, offset, out.len() as u64)?;
         let mut done = 0;
         for seq in seqs {
             let line = self.store.record_line(seq)?;
@@ -340,6 +343,25 @@ impl Workspace {
             at += line.len() as u64;
         }
         Ok(done)
+    }
+
+    /// The records whose lines have some of `offset..offset + bytes` of the file that the lines of a
+    /// model, or of all, make, and where the first starts there.
+    fn records_within(
+        &self,
+        model: Option<&ModelName>,
+        offset: u64,
+        bytes: u64,
+    ) -> Result<(Vec<u64>, u64), OpsError> {
+        let state = self.state();
+        let Some(name) = model else {
+            let (lines, start) = state.lines().within(offset, bytes);
+            return Ok((lines.map(|index| index as u64 + 1).collect(), start));
+        };
+        let Some(model) = state.model(name) else { return Ok((Vec::new(), 0)) };
+        let body = model.body()?;
+        let (seqs, start) = body.records.within(offset, bytes);
+        Ok((seqs.to_vec(), start))
     }
 
     /// Space of the file system that the store is on.

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::{OpsError, Workspace};
 use crate::format::names::ModelName;
 use crate::format::record::Record;
-use crate::registry::state::Model;
+use crate::registry::model::Model;
 use crate::store::StoreError;
 
 impl Workspace {
@@ -23,7 +23,7 @@ impl Workspace {
         at: Timestamp,
     ) -> Result<Option<Arc<Model>>, OpsError> {
         let seqs: Vec<u64> = match self.state().model(name) {
-            Some(model) if model.created <= at => model.records.seqs().collect(),
+            Some(model) if model.created <= at => model.body()?.records.seqs().to_vec(),
             _ => return Ok(None),
         };
         // Times never go back along the history.

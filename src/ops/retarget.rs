@@ -7,7 +7,7 @@ use super::{
 use crate::format::names::{AliasName, At, ModelName, VersionNumber};
 use crate::format::record::{Move, Op, Verdict};
 use crate::governance::{Action, Power};
-use crate::registry::state::Model;
+use crate::registry::model::Model;
 use crate::registry::vetting::Vetting;
 
 /// What must be true of the alias before it moves.
@@ -188,7 +188,7 @@ impl Workspace {
             if !model.aliases.contains_key(alias) {
                 return Err(OpsError::NoAlias { model: name.clone(), alias: alias.clone() });
             }
-            model.records.seqs().collect()
+            model.body()?.records.seqs().to_vec()
         };
         let mut places = Vec::new();
         for seq in seqs {
@@ -200,12 +200,13 @@ impl Workspace {
                 }
             }
         }
-        let state = self.state();
+        let body = match self.state().model(name) {
+            Some(model) => model.body()?,
+            None => return Err(OpsError::NoModel { model: name.clone() }),
+        };
         let is_good = |place: &&VersionNumber| {
-            let model = state.model(name);
-            let version = model.and_then(|model| Some((model, model.versions.get(*place)?)));
-            version.is_some_and(|(model, version)| {
-                !model.vettings.of(&version.manifest).is_some_and(Vetting::is_bad)
+            body.versions.get(**place).is_some_and(|version| {
+                !body.vettings.of(&version.manifest).is_some_and(Vetting::is_bad)
             })
         };
         let none = OpsError::NoEarlierVersion { model: name.clone(), alias: alias.clone() };
@@ -263,8 +264,8 @@ fn plan_move(model: &Model, wish: &Wish) -> Result<Move, OpsError> {
     }
     let to = match &wish.to {
         None => None,
-        Some(at) => match model.resolve(at) {
-            Some(version) => Some(version.number),
+        Some(at) => match model.resolve(at)? {
+            Some(number) => Some(number),
             None => return Err(OpsError::NoVersion { model: name, at: at.clone() }),
         },
     };

@@ -9,9 +9,9 @@ use super::{
 use crate::format::ids::ManifestId;
 use crate::format::manifest::{EntryIndex, METADATA_NAME, Node};
 use crate::format::names::{LATEST, ModelName, Reference};
-use crate::format::record::Access;
+use crate::format::record::{Access, Actor};
 use crate::governance::{self, Action, Permission};
-use crate::registry::state::{Model, Version};
+use crate::registry::model::{Model, Version};
 use crate::store::{self, StoreError};
 
 /// Largest `metadata.json` that is shown whole.
@@ -34,7 +34,8 @@ impl Workspace {
         let state = self.state();
         permit(&state, context, name, Action::Read)?;
         let model = state.model(name).expect("permitted, so it is there");
-        Ok(model.versions.values().map(|version| version_summary(model, version)).collect())
+        let body = model.body()?;
+        Ok(body.versions.iter().map(|version| version_summary(model, version)).collect())
     }
 
     /// The aliases of a model.
@@ -83,8 +84,8 @@ impl Workspace {
         let state = self.state();
         permit(&state, context, &reference.model, Action::Read)?;
         let model = state.model(&reference.model).expect("permitted, so it is there");
-        match model.resolve(&reference.at) {
-            Some(version) => Ok(version_summary(model, version)),
+        match model.version(&reference.at)? {
+            Some(version) => Ok(version_summary(model, &version)),
             None => {
                 let Reference { model, at } = reference.clone();
                 Err(OpsError::NoVersion { model, at })
@@ -108,12 +109,12 @@ impl Workspace {
                         Action::Administer,
                         "the store",
                     )?;
-                    state.records().seqs().collect()
+                    (1..=state.head().seq).collect()
                 }
                 Some(name) => {
                     permit(&state, context, name, Action::Read)?;
                     let model = state.model(name).expect("permitted, so it is there");
-                    model.records.seqs().collect()
+                    model.body()?.records.seqs().to_vec()
                 }
             };
             (seqs, state.head())
@@ -174,7 +175,7 @@ impl Workspace {
             seq: head.seq,
             head: head.digest,
             models: state.models().len() as u64,
-            versions: state.models().map(|model| model.versions.len() as u64).sum(),
+            versions: state.models().map(Model::version_count).sum(),
             free_bytes: space.blocks_available * space.block_bytes,
             sealing,
             hot,
@@ -227,16 +228,16 @@ fn summary_of(model: &Model) -> ModelSummary {
     ModelSummary {
         model: model.name.clone(),
         access: model.access,
-        versions: model.versions.len() as u64,
+        versions: model.version_count(),
         latest: model.latest().map(|version| version.number),
         aliases: aliases_of(model),
-        bytes: model.versions.values().map(|version| version.bytes).sum(),
+        bytes: model.bytes(),
         changed: model.changed,
     }
 }
 
 fn aliases_of(model: &Model) -> Vec<AliasSummary> {
-    let summary = |(name, alias): (_, &crate::registry::state::Alias)| AliasSummary {
+    let summary = |(name, alias): (_, &crate::registry::model::Alias)| AliasSummary {
         alias: Clone::clone(name),
         version: alias.version,
         since: alias.since,
@@ -254,8 +255,8 @@ fn version_summary(model: &Model, version: &Version) -> VersionSummary {
     VersionSummary {
         version: version.number,
         sealed: version.sealed,
-        by: version.by.clone(),
-        message: version.message.clone(),
+        by: Actor::clone(&version.by),
+        message: version.message.to_string(),
         files: version.files,
         bytes: version.bytes,
         stored_bytes: version.stored_bytes,

@@ -22,7 +22,7 @@ use super::{
     Context, OpsError, Progress, SealStatus, SnapshotOptions, SnapshotReport, Source, Workspace,
     permit, permit_access,
 };
-use crate::format::ids::{BlobDigest, TreeDigest};
+use crate::format::ids::{BlobDigest, ManifestId, TreeDigest};
 use crate::format::manifest::Manifest;
 use crate::format::names::{At, ModelName, VersionNumber};
 use crate::format::record::{Access, Op, Seal};
@@ -261,35 +261,40 @@ impl Workspace {
             let stored = self.store_files(source, open, is_draft, &mut writer, progress)?;
             let declared = metadata::declared(options, stored.user.as_ref());
             let fingerprint = metadata::fingerprint(stored.digest, &declared);
-            let Some(version) = self.find_sealed(&options.model, &fingerprint) else {
+            let sealed = self.find_sealed(&options.model, &fingerprint)?;
+            let Some((version, manifest)) = sealed else {
                 return self.publish(context, options, stored, fingerprint, writer, frozen);
             };
             // What was found damaged there was put anew, and the draft is about to go.
             let stored_bytes = writer.finish()?.stored_bytes;
             self.move_alias(context, options, version)?;
             let mut report = self.report(context, options, version, &stored, stored_bytes, true);
-            let consumed = frozen.and_then(|it| {
-                let manifest = self.state().model(&options.model)?.versions.get(&version)?.manifest;
-                self.consume_draft(&options.model, it, &stored.movable(), manifest)
-            });
+            let consumed = frozen
+                .and_then(|it| self.consume_draft(&options.model, it, &stored.movable(), manifest));
             report.notes.extend(consumed);
             Ok(report)
         })
     }
 
     /// The version that has this fingerprint, if its manifest can be read.
-    fn find_sealed(&self, name: &ModelName, fingerprint: &TreeDigest) -> Option<VersionNumber> {
+    fn find_sealed(
+        &self,
+        name: &ModelName,
+        fingerprint: &TreeDigest,
+    ) -> Result<Option<(VersionNumber, ManifestId)>, OpsError> {
         let (number, manifest) = {
             let state = self.state();
-            let version = state.model(name)?.by_fingerprint(fingerprint)?;
+            let Some(model) = state.model(name) else { return Ok(None) };
+            let body = model.body()?;
+            let Some(version) = body.versions.by_fingerprint(fingerprint) else { return Ok(None) };
             (version.number, version.manifest)
         };
         // From disk, whatever the cache holds: the draft goes on the word of it.
         match self.store.load_manifest(&manifest) {
-            Ok(_) => Some(number),
+            Ok(_) => Ok(Some((number, manifest))),
             Err(error) => {
                 log::error!("`{name}/{number}` has to be sealed anew: {error}");
-                None
+                Ok(None)
             }
         }
     }

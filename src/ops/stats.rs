@@ -121,19 +121,18 @@ impl Workspace {
         if options.files {
             self.permit_administration(context)?;
         }
-        Ok(self.all_versions())
+        self.all_versions()
     }
 
-    fn all_versions(&self) -> Vec<Looked> {
-        let state = self.state();
+    fn all_versions(&self) -> Result<Vec<Looked>, OpsError> {
         let mut found = Vec::new();
-        for model in state.models() {
-            for version in model.versions.values() {
+        for model in self.models() {
+            for version in model.body()?.versions.iter() {
                 let reference = format!("{}/{}", model.name, version.number);
                 found.push(Looked { reference, manifest: version.manifest });
             }
         }
-        found
+        Ok(found)
     }
 
     /// Adds the chunks of a version.
@@ -194,7 +193,7 @@ impl Workspace {
     /// What a version shares with all others.
     fn sharing(&self, version: &Looked, chunks: &Chunks) -> Result<SharingStats, OpsError> {
         let mut shared: HashSet<ChunkId> = HashSet::new();
-        for other in self.all_versions() {
+        for other in self.all_versions()? {
             if other.manifest == version.manifest {
                 continue;
             }
@@ -227,8 +226,8 @@ impl Workspace {
             unused_chunks,
             unused_bytes,
             manifest_bytes: usage.manifest_bytes,
-            records: state.records().count(),
-            history_bytes: state.records().bytes(),
+            records: state.lines().count(),
+            history_bytes: state.lines().bytes(),
             catalog_bytes: usage.catalog_bytes,
             hot_bytes: usage.hot_bytes,
         })

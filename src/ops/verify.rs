@@ -20,7 +20,7 @@ impl Workspace {
     ) -> Result<VerifyReport, OpsError> {
         self.permit_administration(context)?;
         // First: what is sealed while we look may lie in packs that we have not listed.
-        let versions = self.versions();
+        let versions = self.versions()?;
         let expected = self.state().head().seq;
         let (_, pack_bytes) = self.store.pack_totals()?;
         progress.begin("verifying", if options.read_data { pack_bytes } else { 0 });
@@ -76,16 +76,15 @@ impl Workspace {
     }
 
     /// Every manifest that a version has, with the references that lead to it.
-    fn versions(&self) -> BTreeMap<ManifestId, Vec<String>> {
-        let state = self.state();
+    fn versions(&self) -> Result<BTreeMap<ManifestId, Vec<String>>, OpsError> {
         let mut found: BTreeMap<ManifestId, Vec<String>> = BTreeMap::new();
-        for model in state.models() {
-            for version in model.versions.values() {
+        for model in self.models() {
+            for version in model.body()?.versions.iter() {
                 let reference = format!("{}/{}", model.name, version.number);
                 found.entry(version.manifest).or_default().push(reference);
             }
         }
-        found
+        Ok(found)
     }
 
     /// The number of records that are chained as they should be, from the files alone; `expected` were

@@ -13,6 +13,7 @@ use crate::format::names::{Label, Reference};
 use crate::format::record::{Approval, Marking, Op, Subject};
 use crate::governance::{self, Action, Power};
 use crate::ops::report::{ApprovalSummary, CheckSummary, MarkSummary};
+use crate::registry::model::Model;
 use crate::registry::state::State;
 use crate::registry::vetting::Vetting;
 
@@ -61,7 +62,8 @@ impl Workspace {
             let subject = self.subject_for(state, context, reference)?;
             let model = state.model(&subject.model).expect("it has the version");
             let wanted = user.as_deref().unwrap_or(&context.caller.user);
-            let approvals = model.vettings.of(&subject.manifest).map(|it| it.approvals.as_slice());
+            let body = model.body()?;
+            let approvals = body.vettings.of(&subject.manifest).map(|it| it.approvals.as_slice());
             let found = approvals
                 .unwrap_or_default()
                 .iter()
@@ -97,7 +99,8 @@ impl Workspace {
             if let Err(forbidden) = self.permit_power(state, context, model, &Power::Mark)? {
                 return Ok(forbidden.into());
             }
-            let marked = model.vettings.of(&subject.manifest).and_then(|it| it.mark.as_ref());
+            let body = model.body()?;
+            let marked = body.vettings.of(&subject.manifest).and_then(|it| it.mark.as_ref());
             let same = marked.map(|marked| (marked.mark, marked.message.as_str()));
             if same == mark.map(|mark| (mark, message.as_str())) {
                 return Ok(Change::Nothing);
@@ -132,8 +135,8 @@ impl Workspace {
 
     fn vetting_of(&self, state: &State, subject: Subject) -> Result<VettingReport, OpsError> {
         let none = Vetting::default();
-        let model = state.model(&subject.model);
-        let vetting = model.and_then(|model| model.vettings.of(&subject.manifest));
+        let body = state.model(&subject.model).map(Model::body).transpose()?;
+        let vetting = body.as_ref().and_then(|body| body.vettings.of(&subject.manifest));
         let Vetting { approvals, checks, mark } = vetting.unwrap_or(&none);
         let now = (self.clock)();
         let approvals = approvals.iter().map(|approval| ApprovalSummary {

@@ -1,6 +1,6 @@
 //! What people and checks said of a version, and who may pass an alias's gates for a while.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use serde_json::Value;
@@ -12,7 +12,7 @@ use crate::format::record::{
 };
 
 /// The rules that are in force.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct PolicyInForce {
     pub digest: PolicyDigest,
     pub text: String,
@@ -22,7 +22,7 @@ pub struct PolicyInForce {
 }
 
 /// An approval that was not taken back; it may have expired.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct Approved {
     pub by: Actor,
     pub role: Option<Label>,
@@ -33,7 +33,7 @@ pub struct Approved {
 }
 
 /// The last result of a check.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct Checked {
     pub passed: bool,
     pub by: Actor,
@@ -45,7 +45,7 @@ pub struct Checked {
 }
 
 /// What a version is marked as.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct Marked {
     pub mark: Mark,
     pub by: Actor,
@@ -54,7 +54,7 @@ pub struct Marked {
 }
 
 /// All that was said of one version.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, PartialEq, Debug, Default)]
 pub struct Vetting {
     /// One a user, oldest first: a later one of the same user takes the place of the earlier.
     pub approvals: Vec<Approved>,
@@ -75,7 +75,7 @@ impl Vetting {
 }
 
 /// Leave to move an alias past its gates.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct Window {
     pub user: String,
     pub reason: String,
@@ -84,10 +84,10 @@ pub struct Window {
 }
 
 /// The vetting of a model's versions and aliases.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, PartialEq, Debug, Default)]
 pub struct Vettings {
     /// By what a version is made of, not by its number.
-    of_version: HashMap<ManifestId, Vetting>,
+    of_version: BTreeMap<ManifestId, Vetting>,
     /// Versions that the gates of an alias let in.
     allowed: BTreeMap<AliasName, BTreeSet<VersionNumber>>,
     /// By alias and user; the newest of each.

@@ -264,9 +264,9 @@ fn check(role: &str, store: &Path, said: &str, what: &str) {
     workspace.draft(&name).unwrap();
     let state = workspace.state();
     let model = state.model(&name).unwrap_or_else(|| panic!("{what}: the model is gone"));
-    assert!(model.resolve(&"v1".parse().unwrap()).is_some(), "{what}: v1 is gone");
+    assert!(model.resolve(&"v1".parse().unwrap()).unwrap().is_some(), "{what}: v1 is gone");
     let prod = model.aliases.get(&"prod".parse().unwrap()).map(|alias| alias.version.get());
-    let sealed = model.versions.len() == 2;
+    let sealed = model.version_count() == 2;
     match role {
         "snapshot" => {
             assert!(sealed || !acked("v2"), "{what}: v2 was promised");
