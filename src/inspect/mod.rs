@@ -17,11 +17,13 @@ mod numpy;
 mod onnx;
 mod pickle;
 mod protobuf;
+mod quants;
 mod reader;
 mod safetensors;
 mod table;
 mod torch;
 mod trees;
+mod values;
 mod zip;
 
 #[cfg(test)]
@@ -47,6 +49,7 @@ pub use onnx::{ExternalTensor, OnnxDetails, OnnxNode};
 pub use safetensors::SafetensorsDetails;
 pub use table::external_table;
 pub use trees::{Ensemble, Feature, Split, Test, Tree, TreeNode, ensemble};
+pub use values::Values;
 
 /// Bytes of headers that are parsed in one file, and so the largest header.
 pub const HEADER_BYTES_MAX: u64 = 100_000_000;
