@@ -12,6 +12,7 @@ pub mod fuse;
 pub mod governance;
 pub mod inspect;
 pub mod ops;
+pub mod present;
 pub mod registry;
 pub mod store;
 pub mod sys;

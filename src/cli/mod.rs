@@ -7,6 +7,7 @@ pub mod args;
 mod client;
 pub mod config;
 mod debug;
+mod diff;
 pub mod failure;
 mod governance;
 mod mount;
@@ -14,7 +15,7 @@ mod progress;
 mod render;
 mod size;
 mod stats;
-mod table;
+
 mod umount;
 mod usage;
 mod verbs;
@@ -33,6 +34,7 @@ use self::progress::Bar;
 use crate::daemon::log::DaemonLog;
 use crate::format::record::Verdict;
 use crate::ops::{self, Failure, FailureKind, Report, Request};
+use crate::present::table;
 
 /// Runs the program with the arguments of this process.
 pub fn main() -> ExitCode {
@@ -68,6 +70,7 @@ fn run(arguments: &Arguments, shown: Shown, log: DaemonLog) -> Result<(), Failur
     match &arguments.command {
         Command::Mount(mount) => mount::run(mount, &store()?, shown, log),
         Command::Umount(umount) => umount::run(umount, shown),
+        Command::Diff(arguments) => diff::run(arguments, &store()?, shown),
         command => match (verbs::request(command)?, command) {
             (Some(request), _) => run_verb(request, &store()?, shown),
             (None, Command::Policy(policy)) => check_policy(policy),
@@ -87,13 +90,15 @@ fn check_policy(policy: &Policy) -> Result<(), Failure> {
     print("no mistakes\n")
 }
 
-fn run_verb(request: Request, store: &Path, shown: Shown) -> Result<(), Failure> {
+/// Has one request done, by the daemon or here.
+fn ask(request: Request, store: &Path) -> Result<Report, Failure> {
     let (absent, hot_limit) = (verbs::where_absent(&request), verbs::hot_limit(&request));
     let client = Client::open(store, absent, hot_limit)?;
-    let bar = Bar::default();
-    let report = client.run(request, &bar);
-    drop(bar);
-    let report = report?;
+    client.run(request, &Bar::default())
+}
+
+fn run_verb(request: Request, store: &Path, shown: Shown) -> Result<(), Failure> {
+    let report = ask(request, store)?;
     print(&match shown {
         Shown::Text => render::text(&report),
         Shown::Json => render::json(&report),

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::table::{Align, Table, bytes, count, pairs, printable, time};
-use super::{governance, stats};
+use super::{diff, governance, stats};
 use crate::format::metadata::Metadata;
 use crate::format::record::{Actor, Move};
 use crate::ops::{
@@ -22,6 +22,7 @@ pub fn text(report: &Report) -> String {
         Report::Models(models) => model_table(models),
         Report::Versions { versions, .. } => version_table(versions),
         Report::Version { summary, metadata } => version(summary, metadata),
+        Report::Diff(report) => diff::text(report),
         Report::History(report) => history(report),
         Report::Stats(report) => stats::text(report),
         Report::Status(report) => status(report),

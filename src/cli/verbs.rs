@@ -27,7 +27,7 @@ use crate::ops::{
 /// `Usage` for arguments that do not go together.
 pub fn request(command: &Command) -> Result<Option<Request>, Failure> {
     Ok(Some(match command {
-        Command::Mount(_) | Command::Umount(_) => return Ok(None),
+        Command::Mount(_) | Command::Umount(_) | Command::Diff(_) => return Ok(None),
         Command::Debug(debug) => match debug.command {
             DebugCommand::Catalog => Request::DebugCatalog,
             _ => return Ok(None),

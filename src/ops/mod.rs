@@ -8,6 +8,7 @@ mod ancestor;
 mod check;
 mod contents;
 pub mod debug;
+mod diff;
 mod digests;
 mod draft;
 mod error;
@@ -56,6 +57,7 @@ use crate::sys::io::Io;
 
 pub use crate::governance::{Caller, POLICY_BYTES_MAX};
 pub use check::OUTPUT_BYTES_MAX;
+pub use diff::*;
 pub use error::{Failure, FailureKind, OpsError};
 pub use policy::check_policy;
 pub use report::*;
@@ -64,6 +66,7 @@ pub use retarget::{Must, Wish};
 pub use snapshot::MESSAGE_BYTES_MAX;
 
 use contents::Sealing;
+use diff::Diffs;
 use hot::HotJobs;
 use streams::Streams;
 
@@ -189,6 +192,7 @@ pub struct Workspace {
     past: Cache<(ModelName, u64), Arc<Model>>,
     manifests: Cache<ManifestId, Arc<Manifest>, EntryWeight>,
     streams: Streams,
+    diffs: Diffs,
     /// Drafts that were touched. No other lock is taken while it is held but the draft's own.
     drafts: Mutex<HashMap<ModelName, DraftTree>>,
     /// Snapshots under way. No other lock is taken while it is held.
@@ -236,6 +240,7 @@ impl Workspace {
             past: Cache::new(PAST_MAX),
             manifests,
             streams: Streams::new(cache_bytes),
+            diffs: Diffs::default(),
             drafts: Mutex::new(HashMap::new()),
             sealing: Mutex::new(HashMap::new()),
             hot_jobs: HotJobs::default(),

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::DiffReport;
 use crate::format::codec::Codec;
 use crate::format::ids::{BlobDigest, ManifestId, PolicyDigest, RecordDigest, TreeDigest};
 use crate::format::names::{AliasName, Label, ModelName, VersionNumber};
@@ -450,6 +451,7 @@ pub enum Report {
         summary: Box<VersionSummary>,
         metadata: Value,
     },
+    Diff(Box<DiffReport>),
     History(HistoryReport),
     Stats(Box<StatsReport>),
     Status(Box<StatusReport>),

@@ -155,6 +155,13 @@ pub struct StatsOptions {
     pub files: bool,
 }
 
+/// Tell what changed from one version to another, of the same model or not.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DiffOptions {
+    pub before: Reference,
+    pub after: Reference,
+}
+
 /// One verb with its options.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "verb", content = "options", rename_all = "snake_case")]
@@ -166,6 +173,7 @@ pub enum Request {
     Show {
         reference: Reference,
     },
+    Diff(DiffOptions),
     History(HistoryOptions),
     Stats(StatsOptions),
     Status,

@@ -26,6 +26,9 @@ impl Workspace {
                 let (summary, metadata) = self.show(context, &reference)?;
                 Report::Version { summary: Box::new(summary), metadata }
             }
+            Request::Diff(options) => {
+                Report::Diff(Box::new((*self.diff(context, &options, progress)?).clone()))
+            }
             Request::History(options) => Report::History(self.history(context, &options)?),
             Request::Stats(options) => Report::Stats(Box::new(self.stats(context, &options)?)),
             Request::Status => Report::Status(Box::new(self.status(context)?)),

@@ -19,11 +19,15 @@ const MAY_USE: &[(&str, &str)] = &[
     ("registry", "store format sys"),
     ("governance", "registry format"),
     ("ops", "governance registry remote store chunker capture inspect format metrics sys"),
-    ("fs", "ops registry store format metrics"),
+    ("present", "ops format"),
+    ("fs", "present ops registry store format metrics"),
     ("fuse", "fs metrics sys"),
     ("http", "ops governance registry store format metrics"),
     ("daemon", "fuse fs http ops registry store format metrics sys"),
-    ("cli", "daemon http ops governance registry remote store capture inspect format metrics sys"),
+    (
+        "cli",
+        "daemon http present ops governance registry remote store capture inspect format metrics sys",
+    ),
 ];
 
 /// A file past this holds two things.

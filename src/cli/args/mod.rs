@@ -1,5 +1,6 @@
 //! The command line: every command and flag, with the help that a stranger reads.
 
+mod compare;
 mod governance;
 
 use std::path::PathBuf;
@@ -7,6 +8,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use serde_json::Value;
 
+pub use self::compare::Diff;
 pub use self::governance::{
     Approvals, Approve, BreakGlass, Mark, MarkWord, Policy, PolicyCommand, Revoke,
 };
@@ -61,6 +63,7 @@ pub enum Command {
     Snapshot(Snapshot),
     List(List),
     Show(Show),
+    Diff(Diff),
     History(History),
     Stats(Stats),
     Status(Status),

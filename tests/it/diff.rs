@@ -1,0 +1,181 @@
+//! `modelfs diff`: figures that numpy agrees with, and no byte read that need not be.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::harness::{Bench, noise};
+use crate::python::Python;
+
+/// A safetensors file of tensors of `u8` that lie in this order.
+fn safetensors(tensors: &[(&str, &[u8])]) -> Vec<u8> {
+    let (mut lines, mut data) = (Vec::new(), Vec::new());
+    for (name, bytes) in tensors {
+        let (start, length) = (data.len(), bytes.len());
+        let name = Value::from(*name);
+        lines.push(format!(
+            r#"{name}:{{"dtype":"U8","shape":[{length}],"data_offsets":[{start},{}]}}"#,
+            start + length
+        ));
+        data.extend_from_slice(bytes);
+    }
+    let header = format!("{{{}}}", lines.join(","));
+    let mut file = (header.len() as u64).to_le_bytes().to_vec();
+    file.extend_from_slice(header.as_bytes());
+    file.extend_from_slice(&data);
+    file
+}
+
+fn seal(bench: &Bench, model: &str, path: &Path) {
+    bench.cli(&["snapshot", model, path.to_str().expect("text")]).ok();
+}
+
+/// Seals files with these contents as the next version.
+fn seal_files(bench: &Bench, model: &str, number: u32, files: &[(&str, &[u8])]) {
+    for (name, bytes) in files {
+        bench.write(&format!("{model}{number}/{name}"), bytes);
+    }
+    seal(bench, model, &bench.root.join(format!("{model}{number}")));
+}
+
+/// Whether two figures are one to a millionth.
+fn is_close(found: &Value, expected: &Value) -> bool {
+    match (found.as_f64(), expected.as_f64()) {
+        (Some(found), Some(expected)) => (found - expected).abs() <= 1e-6 * expected.abs(),
+        (None, None) => true,
+        _ => false,
+    }
+}
+
+/// All numbers of an object, by their paths.
+fn numbers(value: &Value, path: &str, found: &mut BTreeMap<String, Value>) {
+    match value {
+        Value::Object(members) => {
+            members
+                .iter()
+                .for_each(|(name, value)| numbers(value, &format!("{path}.{name}"), found));
+        }
+        value => drop(found.insert(path.to_owned(), value.clone())),
+    }
+}
+
+#[test]
+fn figures_are_those_that_numpy_gives() {
+    let python = Python::with("figures", &["numpy==2.4.6", "ml_dtypes==0.5.4", "gguf==0.19.0"]);
+    let bench = Bench::new();
+    let place = bench.root.join("figures");
+    let expected = python.run("figures.py", &[&place]);
+    seal(&bench, "m", &place.join("1"));
+    seal(&bench, "m", &place.join("2"));
+    let report = bench.cli_json(&["diff", "m/v1", "m/v2"]);
+    let changed = report["tensors"]["changed"].as_array().expect("a list");
+    let by_name = |name: &str| changed.iter().find(|it| it["after"]["name"] == name);
+    let expected = expected.as_object().expect("an object");
+    assert_eq!((changed.len(), expected.len() > 40), (expected.len(), true));
+    let mut wrong = Vec::new();
+    for (name, expected) in expected {
+        let found = by_name(name).unwrap_or_else(|| panic!("`{name}` is not in the report"));
+        let (mut left, mut right) = (BTreeMap::new(), BTreeMap::new());
+        numbers(&found["figures"], "", &mut left);
+        numbers(expected, "", &mut right);
+        assert_eq!(left.keys().collect::<Vec<_>>(), right.keys().collect::<Vec<_>>(), "{name}");
+        for (path, expected) in right {
+            if !is_close(&left[&path], &expected) {
+                wrong.push(format!("{name}{path}: {}, numpy has {expected}", left[&path]));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn only_tensors_that_changed_are_read() {
+    const MIB: usize = 1 << 20;
+    let bench = Bench::new();
+    let tensors: Vec<Vec<u8>> = (0..20).map(|seed| noise(seed, MIB / 4)).collect();
+    let names: Vec<String> = (0..20).map(|number| format!("layer.{number}.weight")).collect();
+    let long = noise(99, 4 * MIB);
+    let file = |tensors: &[Vec<u8>], long: &[u8]| {
+        let all = names.iter().zip(tensors).map(|(name, it)| (name.as_str(), it.as_slice()));
+        safetensors(&all.chain([("long", long)]).collect::<Vec<_>>())
+    };
+    let first = file(&tensors, &long);
+    seal_files(&bench, "m", 1, &[("model.safetensors", &first), ("notes.txt", b"one")]);
+    let mut changed = tensors.clone();
+    changed[7] = noise(77, MIB / 4);
+    let second = file(&changed, &long);
+    seal_files(&bench, "m", 2, &[("model.safetensors", &second), ("notes.txt", b"one")]);
+    let report = bench.cli_json(&["diff", "m/v1", "m/v2"]);
+    let of = &report["tensors"];
+    assert_eq!((&of["same"], &of["changed_total"]), (&json!(20), &json!(1)));
+    assert_eq!(of["changed_bytes"], json!(MIB / 4));
+    assert_eq!(report["bytes_read"], json!(2 * MIB / 4), "both sides, and nothing else");
+    assert_eq!(report["layers"].as_array().map(Vec::len), Some(1));
+    assert_eq!(report["layers"][0]["layer"], "layer.7");
+
+    // One of four chunks of a tensor: what both have is read once, for both.
+    let mut partly = long.clone();
+    partly[MIB..MIB + 10].fill(7);
+    seal_files(&bench, "m", 3, &[("model.safetensors", &file(&changed, &partly))]);
+    let report = bench.cli_json(&["diff", "m/v2", "m/v3"]);
+    assert_eq!(report["bytes_read"], json!(5 * MIB));
+    let same = bench.cli_json(&["diff", "m/v3", "m/v3"]);
+    assert_eq!((&same["bytes_read"], &same["files"]["changed_total"]), (&json!(0), &json!(0)));
+}
+
+#[test]
+fn a_tensor_is_followed_into_other_files_and_names() {
+    let bench = Bench::new();
+    let [a, b, c] = [1, 2, 3].map(|seed| noise(seed, 50_000));
+    let whole = safetensors(&[("a", &a), ("b", &b), ("c", &c)]);
+    seal_files(&bench, "m", 1, &[("model.safetensors", &whole), ("old.bin", &noise(9, 5_000))]);
+    let mut touched = b.clone();
+    touched[0] ^= 1;
+    let (first, second) = (safetensors(&[("a", &a)]), safetensors(&[("b", &touched), ("x.c", &c)]));
+    seal_files(
+        &bench,
+        "m",
+        2,
+        &[("one.safetensors", &first), ("two.safetensors", &second), ("new.bin", &noise(9, 5_000))],
+    );
+    let report = bench.cli_json(&["diff", "m/v1", "m"]);
+    let (files, tensors) = (&report["files"], &report["tensors"]);
+    assert_eq!(
+        files["renamed"],
+        json!([{"before": "old.bin", "after": "new.bin", "bytes": 5_000}])
+    );
+    assert_eq!((&files["added_total"], &files["removed_total"]), (&json!(2), &json!(1)));
+    assert_eq!((&tensors["same"], &tensors["changed_total"]), (&json!(1), &json!(1)));
+    let (before, after) = (&tensors["changed"][0]["before"], &tensors["changed"][0]["after"]);
+    assert_eq!(
+        (&before["file"], &after["file"]),
+        (&json!("model.safetensors"), &json!("two.safetensors"))
+    );
+    let renamed = &tensors["renamed"][0];
+    assert_eq!(
+        (&renamed["before"]["name"], &renamed["after"]["name"]),
+        (&json!("c"), &json!("x.c"))
+    );
+    let text = bench.cli(&["diff", "m/v1", "m/v2"]).ok();
+    text.says("m/v1 → m/v2").says("old.bin → new.bin").says("1 the same (48.8 KiB), 1 changed");
+}
+
+#[test]
+fn metadata_of_two_models_is_compared() {
+    let bench = Bench::new();
+    bench.write("files/a.txt", "one");
+    let path = bench.root.join("files");
+    let path = path.to_str().expect("text");
+    bench.cli(&["snapshot", "m", path, "--metric", "auc=0.9", "--param", "lr=0.1"]).ok();
+    bench.cli(&["snapshot", "other", path, "--metric", "auc=0.95", "--param", "lr=0.1"]).ok();
+    let report = bench.cli_json(&["diff", "m", "other"]);
+    let auc = json!([{"key": "auc", "before": 0.9, "after": 0.95}]);
+    assert_eq!((&report["metadata"]["metrics"], &report["metadata"]["params"]), (&auc, &json!([])));
+    assert_eq!(report["files"]["same"], json!(1));
+    let markdown = bench.cli(&["diff", "m", "other", "--markdown"]).ok();
+    markdown.says("## m/v1 → other/v1").says("| 0.9 | 0.95 | +0.05 | auc |");
+    bench.cli(&["diff", "m", "other", "--markdown", "--json"]).exits(2);
+    bench.cli(&["diff", "m/v1", "m/v7"]).exits(4).says("there is no version `m/v7`");
+    bench.cli(&["diff", "m/v1"]).exits(2);
+}
