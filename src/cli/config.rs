@@ -1,12 +1,14 @@
 //! What the environment says, and the defaults of this program.
 
 use std::env;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
 use crate::format::record::Door;
+use crate::governance::Check;
 use crate::ops::{Caller, Context};
 use crate::sys::{identity, users};
 
@@ -14,6 +16,19 @@ use crate::sys::{identity, users};
 pub const STORE_VARIABLE: &str = "MODELFS_STORE";
 /// What is logged: `error`, `warn`, `info`, `debug`, `trace`, or one for each module.
 pub const LOG_VARIABLE: &str = "MODELFS_LOG";
+
+/// Tells a check where the files of the version are.
+const CHECK_PATH_VARIABLE: &str = "MODELFS_PATH";
+/// Tells it which version that is.
+const CHECK_REFERENCE_VARIABLE: &str = "MODELFS_REF";
+/// Tells it in which file its result is looked for first.
+pub const CHECK_RESULT_VARIABLE: &str = "MODELFS_RESULT";
+/// What a check has of the environment of whoever runs it: where programs are, and where they look for
+/// their settings.
+const CHECK_INHERITED: [&str; 2] = ["PATH", HOME_VARIABLE];
+/// The same words everywhere, in UTF-8.
+const CHECK_LANGUAGE: (&str, &str) = ("LANG", "C.UTF-8");
+const TEMPORARY_VARIABLE: &str = "TMPDIR";
 
 /// Version of this program.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -79,6 +94,40 @@ fn default_store(
     let home = home.filter(|path| path.is_absolute());
     let data = data.or_else(|| Some(home?.join(DATA_BELOW_HOME)));
     Ok(data.ok_or(ConfigError::NoStore)?.join(STORE_BELOW_DATA))
+}
+
+/// What a check is told of its surroundings.
+#[derive(Clone, Copy, Debug)]
+pub struct CheckPlace<'a> {
+    pub files: &'a Path,
+    pub reference: &'a str,
+    pub result: &'a Path,
+    pub temporary: &'a Path,
+}
+
+/// The environment of a check: little of ours, what its suite says, and where it is.
+pub fn check_environment(check: &Check, place: CheckPlace<'_>) -> Vec<(OsString, OsString)> {
+    let ours = |name: &str| Some((OsString::from(name), env::var_os(name)?));
+    let inherited = CHECK_INHERITED.into_iter().chain(check.pass.iter().map(String::as_str));
+    let mut variables: Vec<(OsString, OsString)> = inherited.filter_map(ours).collect();
+    let (language, words) = CHECK_LANGUAGE;
+    let said = check.env.iter().map(|(name, value)| (name.as_str(), OsStr::new(value)));
+    let own = [
+        (language, OsStr::new(words)),
+        (TEMPORARY_VARIABLE, place.temporary.as_os_str()),
+        (CHECK_PATH_VARIABLE, place.files.as_os_str()),
+        (CHECK_REFERENCE_VARIABLE, OsStr::new(place.reference)),
+        (CHECK_RESULT_VARIABLE, place.result.as_os_str()),
+    ];
+    // What the suite says comes later and counts; it cannot name ours.
+    let more = own.into_iter().chain(said);
+    variables.extend(more.map(|(name, value)| (name.into(), value.to_owned())));
+    variables
+}
+
+/// Values that a check gets from whoever runs it, and that its output must not show.
+pub fn passed_values(check: &Check) -> Vec<OsString> {
+    check.pass.iter().filter_map(env::var_os).collect()
 }
 
 /// The user of this process, through the door of the command line.

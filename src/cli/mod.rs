@@ -4,6 +4,7 @@
 //! progress and the log go to standard error.
 
 pub mod args;
+mod check;
 mod client;
 pub mod config;
 mod debug;
@@ -71,6 +72,7 @@ fn run(arguments: &Arguments, shown: Shown, log: DaemonLog) -> Result<(), Failur
         Command::Mount(mount) => mount::run(mount, &store()?, shown, log),
         Command::Umount(umount) => umount::run(umount, shown),
         Command::Diff(arguments) => diff::run(arguments, &store()?, shown),
+        Command::Check(check) => check::run(check, &store()?, shown),
         command => match (verbs::request(command)?, command) {
             (Some(request), _) => run_verb(request, &store()?, shown),
             (None, Command::Policy(policy)) => check_policy(policy),

@@ -27,7 +27,9 @@ use crate::ops::{
 /// `Usage` for arguments that do not go together.
 pub fn request(command: &Command) -> Result<Option<Request>, Failure> {
     Ok(Some(match command {
-        Command::Mount(_) | Command::Umount(_) | Command::Diff(_) => return Ok(None),
+        Command::Mount(_) | Command::Umount(_) | Command::Diff(_) | Command::Check(_) => {
+            return Ok(None);
+        }
         Command::Debug(debug) => match debug.command {
             DebugCommand::Catalog => Request::DebugCatalog,
             _ => return Ok(None),
@@ -131,18 +133,26 @@ fn promote_options(promote: &Promote) -> PromoteOptions {
 /// # Errors
 /// `Usage` for what is no text or too long to be one.
 pub fn read_policy(file: &Path) -> Result<String, Failure> {
+    read_text(file, POLICY_BYTES_MAX, "modelfs policy --help")
+}
+
+/// The text of a file that somebody wrote for us; `hint` says what it should be.
+///
+/// # Errors
+/// `Usage` for what is no text or longer than `bytes_max`.
+pub fn read_text(file: &Path, bytes_max: usize, hint: &str) -> Result<String, Failure> {
     let what = || format!("cannot read `{}`", file.display());
     let opened = std::fs::File::open(file).map_err(|error| of_io(what(), &error))?;
-    let limit = POLICY_BYTES_MAX as u64 + 1;
     let mut text = Vec::new();
+    let limit = bytes_max as u64 + 1;
     opened.take(limit).read_to_end(&mut text).map_err(|error| of_io(what(), &error))?;
-    if POLICY_BYTES_MAX < text.len() {
-        let why = format!("`{}` is longer than {POLICY_BYTES_MAX} bytes", file.display());
-        return Err(failure_with_hint(FailureKind::Usage, why, "modelfs policy --help"));
+    if bytes_max < text.len() {
+        let why = format!("`{}` is longer than {bytes_max} bytes", file.display());
+        return Err(failure_with_hint(FailureKind::Usage, why, hint));
     }
     String::from_utf8(text).map_err(|error| Failure {
         because: vec![error.to_string()],
-        ..failure_with_hint(FailureKind::Usage, what(), "a policy is TOML in UTF-8")
+        ..failure_with_hint(FailureKind::Usage, what(), "it has to be text in UTF-8")
     })
 }
 

@@ -11,6 +11,8 @@ use crate::format::record::{Approver, Judgement, Outcome, RuleResult, Verdict};
 const APPROVERS_MAX: usize = 32;
 /// The rule that every gate has: a version that is marked bad does not pass.
 const NOT_BAD: &str = "not-marked-bad";
+/// The rule that a gate has unless it says otherwise: of no check the last result is a failure.
+const NOT_FAILING: &str = "no-failing-check";
 /// What is asked of a removal.
 const KEEP: &str = "alias-stays";
 
@@ -61,7 +63,8 @@ pub fn decide<E>(
     }
     let Some(to) = question.to else { return Ok(Some(removal(&gates, question))) };
     let is_way_back = question.was_allowed && gates.iter().all(|gate| gate.rollback_to_allowed);
-    if is_way_back && !question.is_bad && !question.is_failing {
+    let is_failing = question.is_failing && !gates.iter().all(|gate| gate.may_fail_checks);
+    if is_way_back && !question.is_bad && !is_failing {
         return Ok(Some(decision(Verdict::Rollback)));
     }
     let facts = facts()?;
@@ -74,6 +77,9 @@ pub fn decide<E>(
             (format!("`{version}` is marked bad"), "a version that is not".to_owned());
         decided.note(NOT_BAD, false, false, Explanation { found, needs }, "");
         decided.next.push(format!("modelfs mark {version} none -m 'why it is good after all'"));
+    }
+    if is_failing {
+        decided.note_failing(&facts, &version);
     }
     for rule in rules() {
         let (fulfilled, explanation) = match bounds::check_for(&rule.expression.tree, &facts) {
@@ -151,6 +157,15 @@ impl Decision {
         }
         let rule: Label = rule.parse().expect("ours, or checked when the policy was parsed");
         self.judgement.rules.push(RuleResult { rule, outcome, found, needs });
+    }
+
+    fn note_failing(&mut self, facts: &Facts, version: &str) {
+        let failed = facts.checks.iter().filter(|check| !check.passed);
+        let names: Vec<String> = failed.map(|check| format!("`{}`", check.name)).collect();
+        let (found, needs) =
+            (format!("failed: {}", names.join(", ")), "checks that pass".to_owned());
+        self.note(NOT_FAILING, false, false, Explanation { found, needs }, "");
+        self.next.push(format!("modelfs check {version} --suite FILE"));
     }
 
     /// What would make the rule pass, as far as its text tells.

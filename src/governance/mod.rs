@@ -11,9 +11,12 @@ mod decide;
 mod explain;
 mod expression;
 mod facts;
+mod fault;
+mod measurement;
 mod pattern;
 mod policy;
 mod powers;
+mod suite;
 
 #[cfg(test)]
 mod tests;
@@ -21,5 +24,8 @@ mod tests;
 pub use access::{Action, Caller, Permission, may};
 pub use decide::{Decision, Question, decide};
 pub use facts::{ApprovalFact, CheckFact, FILES_MAX, Facts, FileFact, VersionFacts};
-pub use policy::{EVERYONE, OWNER, POLICY_BYTES_MAX, Policy, PolicyFault};
+pub use fault::Fault;
+pub use measurement::{MEASUREMENT_BYTES_MAX, Measurement};
+pub use policy::{EVERYONE, OWNER, POLICY_BYTES_MAX, Policy};
 pub use powers::{Power, permit};
+pub use suite::{Check, Limits, SUITE_BYTES_MAX, Suite, VARIABLE_PREFIX};

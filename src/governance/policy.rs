@@ -1,7 +1,6 @@
 //! The text of a policy: parsed, checked, with the place of every mistake.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 
 use jiff::SignedDuration;
 use serde::Deserialize;
@@ -9,6 +8,7 @@ use toml::Spanned;
 
 use super::access::Caller;
 use super::expression::Expression;
+use super::fault::{Fault, Faults};
 use super::pattern::Pattern;
 use super::powers::Grant;
 use crate::format::duration;
@@ -22,23 +22,11 @@ pub const POLICY_BYTES_MAX: usize = 64 << 10;
 const RULES_MAX: usize = 64;
 /// Most roles, parts that allow, and gates.
 const PARTS_MAX: usize = 256;
-/// Mistakes that are told at a time.
-const FAULTS_MAX: usize = 20;
 
 /// The role of whoever owns the model's directory.
 pub const OWNER: &str = "owner";
 /// The role of everybody.
 pub const EVERYONE: &str = "everyone";
-
-/// A mistake in a policy.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct PolicyFault {
-    /// From 1.
-    pub line: usize,
-    /// Characters from the start of the line, from 1.
-    pub column: usize,
-    pub why: String,
-}
 
 /// Rules that were parsed and checked.
 #[derive(Clone, Debug)]
@@ -82,6 +70,8 @@ pub(super) struct Gate {
     pub break_glass: Option<BreakGlassRule>,
     /// Whether the alias may be removed.
     pub may_remove: bool,
+    /// Whether a version may pass of which the last result of a check is a failure.
+    pub may_fail_checks: bool,
 }
 
 impl Gate {
@@ -146,7 +136,9 @@ struct GateText {
     rollback: Option<RollbackText>,
     break_glass: Option<BreakGlassText>,
     #[serde(default)]
-    removal: Removal,
+    removal: Unless,
+    #[serde(default)]
+    failing_checks: Unless,
 }
 
 #[derive(Deserialize)]
@@ -168,9 +160,10 @@ enum Enforce {
     Warn,
 }
 
+/// What is refused unless a gate says otherwise.
 #[derive(Deserialize, Default, PartialEq)]
 #[serde(rename_all = "lowercase")]
-enum Removal {
+enum Unless {
     #[default]
     Refused,
     Allowed,
@@ -208,27 +201,21 @@ impl Policy {
     ///
     /// # Errors
     /// The mistakes in it, in the order of the text: at least one, at most 20.
-    pub fn parse(text: &str) -> Result<Self, Vec<PolicyFault>> {
+    pub fn parse(text: &str) -> Result<Self, Vec<Fault>> {
         if POLICY_BYTES_MAX < text.len() {
             let why = format!("a policy of {} bytes, at most {POLICY_BYTES_MAX}", text.len());
-            return Err(vec![PolicyFault { line: 1, column: 1, why }]);
+            return Err(vec![Fault::of_whole(why)]);
         }
-        let mut reader = Reader { text, faults: Vec::new(), roles: Vec::new() };
-        let parsed: Text = toml::from_str(text).map_err(|error| {
-            reader.fault(error.span().unwrap_or_default(), error.message().trim().to_owned());
-            std::mem::take(&mut reader.faults)
-        })?;
+        let parsed: Text =
+            toml::from_str(text).map_err(|error| vec![Fault::of_toml(text, &error)])?;
+        let mut reader = Reader { faults: Faults::of(text), roles: Vec::new() };
         let roles = reader.roles(parsed.roles);
         reader.count("allow", parsed.allow.len());
         reader.count("gate", parsed.gate.len());
         let allows = parsed.allow.into_iter().map(|allow| reader.allow(allow)).collect();
         let gates = parsed.gate.into_iter().map(|gate| reader.gate(gate)).collect();
-        if !reader.faults.is_empty() {
-            reader.faults.sort_by_key(|fault| (fault.line, fault.column));
-            reader.faults.truncate(FAULTS_MAX);
-            return Err(reader.faults);
-        }
-        Ok(Self { digest: PolicyDigest::of(text.as_bytes()), roles, allows, gates })
+        let digest = PolicyDigest::of(text.as_bytes());
+        reader.faults.unless_any(Self { digest, roles, allows, gates })
     }
 
     /// The roles that someone has for a model, in the order of the policy.
@@ -262,6 +249,11 @@ impl Policy {
     /// Whether the gates of an alias of a model are shut at first.
     pub fn is_gated(&self, model: &ModelName, alias: &AliasName) -> bool {
         self.gates_of(model, alias).next().is_some()
+    }
+
+    /// Whether some part says who may do what to a model.
+    pub fn allows_about(&self, model: &ModelName) -> bool {
+        self.allows.iter().any(|allow| allow.is_about(model))
     }
 
     pub(super) fn gates_of(
@@ -317,20 +309,14 @@ impl Policy {
 
 /// Turns the text into rules and gathers what is wrong.
 struct Reader<'a> {
-    text: &'a str,
-    faults: Vec<PolicyFault>,
+    faults: Faults<'a>,
     roles: Vec<String>,
 }
 
 impl Reader<'_> {
-    fn fault(&mut self, span: Range<usize>, why: String) {
-        let (line, column) = place(self.text, span.start);
-        self.faults.push(PolicyFault { line, column, why });
-    }
-
     fn count(&mut self, what: &str, count: usize) {
         if PARTS_MAX < count {
-            self.fault(0..0, format!("{count} parts `{what}`, at most {PARTS_MAX}"));
+            self.faults.add(&(0..0), format!("{count} parts `{what}`, at most {PARTS_MAX}"));
         }
     }
 
@@ -339,12 +325,12 @@ impl Reader<'_> {
         let mut made = Vec::new();
         for (name, role) in roles {
             if let Err(error) = name.get_ref().parse::<Label>() {
-                self.fault(name.span(), error.to_string());
+                self.faults.add(&name.span(), error.to_string());
             }
             if [OWNER, EVERYONE].contains(&name.get_ref().as_str()) {
                 let why =
                     format!("the role `{}` is there already: choose another name", name.get_ref());
-                self.fault(name.span(), why);
+                self.faults.add(&name.span(), why);
             }
             self.roles.push(name.get_ref().clone());
             let texts =
@@ -361,7 +347,7 @@ impl Reader<'_> {
             if !self.roles.contains(role.get_ref()) {
                 let known = self.roles.join(", ");
                 let why = format!("there is no role `{}`: expected one of {known}", role.get_ref());
-                self.fault(role.span(), why);
+                self.faults.add(&role.span(), why);
             }
         }
         roles.into_iter().map(Spanned::into_inner).collect()
@@ -372,7 +358,7 @@ impl Reader<'_> {
         for text in texts {
             match Pattern::parse(text.get_ref()) {
                 Ok(pattern) => patterns.push(pattern),
-                Err(why) => self.fault(text.span(), why),
+                Err(why) => self.faults.add(&text.span(), why),
             }
         }
         patterns
@@ -383,7 +369,7 @@ impl Reader<'_> {
         for text in &allow.may {
             match Grant::parse(text.get_ref()) {
                 Ok(grant) => may.push(grant),
-                Err(why) => self.fault(text.span(), why),
+                Err(why) => self.faults.add(&text.span(), why),
             }
         }
         let (roles, models) = (self.known_roles(allow.roles), self.patterns(&allow.models));
@@ -393,7 +379,7 @@ impl Reader<'_> {
     fn gate(&mut self, gate: GateText) -> Gate {
         if let Some(rule) = gate.rules.get(RULES_MAX) {
             let why = format!("{} rules in one gate, at most {RULES_MAX}", gate.rules.len());
-            self.fault(rule.span(), why);
+            self.faults.add(&rule.span(), why);
         }
         let (models, aliases) = (self.patterns(&gate.models), self.patterns(&gate.aliases));
         let mut rules: Vec<Rule> = Vec::new();
@@ -401,7 +387,7 @@ impl Reader<'_> {
             let span = rule.get_ref().name.span();
             let Some(rule) = self.rule(rule.into_inner()) else { continue };
             if rules.iter().any(|earlier| earlier.name == rule.name) {
-                self.fault(span, format!("two rules of the gate are called `{}`", rule.name));
+                self.faults.add(&span, format!("two rules of the gate are called `{}`", rule.name));
             }
             rules.push(rule);
         }
@@ -411,44 +397,35 @@ impl Reader<'_> {
             let duration = self.duration(&rule.duration)?;
             Some(BreakGlassRule { roles, duration })
         });
-        let may_remove = gate.removal == Removal::Allowed;
+        let may_remove = gate.removal == Unless::Allowed;
+        let may_fail_checks = gate.failing_checks == Unless::Allowed;
         let rollback_to_allowed = match gate.rollback {
             None => false,
             Some(RollbackText { to: RollbackTo::PreviouslyApproved }) => true,
         };
-        Gate { models, aliases, rules, rollback_to_allowed, break_glass, may_remove }
+        Gate {
+            models,
+            aliases,
+            rules,
+            rollback_to_allowed,
+            break_glass,
+            may_remove,
+            may_fail_checks,
+        }
     }
 
     fn rule(&mut self, rule: RuleText) -> Option<Rule> {
         let name = rule.name.get_ref().parse::<Label>();
-        let name = name.map_err(|error| self.fault(rule.name.span(), error.to_string())).ok();
+        let name = name.map_err(|error| self.faults.add(&rule.name.span(), error.to_string())).ok();
         let expression = Expression::parse(rule.expr.get_ref()).map_err(|fault| {
-            let span = rule.expr.span();
-            let start = within(self.text, &span, rule.expr.get_ref(), fault.offset);
-            self.fault(start..span.end, fault.why);
+            let (span, value) = (rule.expr.span(), rule.expr.get_ref());
+            self.faults.add_within(&span, value, fault.offset, fault.why);
         });
         let is_warning = rule.enforce == Enforce::Warn;
         Some(Rule { name: name?, expression: expression.ok()?, message: rule.message, is_warning })
     }
 
     fn duration(&mut self, text: &Spanned<String>) -> Option<SignedDuration> {
-        duration::parse(text.get_ref()).map_err(|why| self.fault(text.span(), why)).ok()
+        duration::parse(text.get_ref()).map_err(|why| self.faults.add(&text.span(), why)).ok()
     }
-}
-
-/// Line and column, from 1, of a place in a text.
-pub(super) fn place(text: &str, offset: usize) -> (usize, usize) {
-    let before = text.get(..offset).unwrap_or(text);
-    let line = before.matches('\n').count() + 1;
-    let start = before.rfind('\n').map_or(0, |newline| newline + 1);
-    (line, before[start..].chars().count() + 1)
-}
-
-/// Where a character of a string is in the text, if the string is written as it is.
-fn within(text: &str, span: &Range<usize>, value: &str, offset: Option<usize>) -> usize {
-    let written = text.get(span.clone()).unwrap_or_default();
-    let quote = written.find(value).filter(|quote| *quote <= 3);
-    let (Some(quote), Some(offset)) = (quote, offset) else { return span.start };
-    let inside = value.char_indices().nth(offset).map_or(value.len(), |(at, _)| at);
-    span.start + quote + inside
 }

@@ -290,6 +290,10 @@ fn back_goes_only_to_what_was_let_in_and_is_still_good() {
     assert_eq!(verdict(false, false, false), Verdict::Refused, "never let in");
     assert_eq!(verdict(true, true, false), Verdict::Refused, "marked bad since");
     assert_eq!(verdict(true, false, true), Verdict::Refused, "a check fails since");
+    let lenient = "rollback = { to = \"previously-approved\" }\nfailing_checks = \"allowed\"";
+    let asked = Question { was_allowed: true, is_failing: true, ..question(Some(8)) };
+    let decision = decided(&gate(lenient, &["metrics.auc > 0.99"]), asked, facts());
+    assert_eq!(decision.judgement.verdict, Verdict::Rollback, "the gate says that checks may fail");
     let strict = gate("", &["metrics.auc > 0.99"]);
     let asked = Question { was_allowed: true, ..question(Some(8)) };
     assert!(decided(&strict, asked, facts()).is_refused(), "the gate has no way back");
@@ -301,6 +305,16 @@ fn a_bad_version_passes_no_gate() {
     let asked = Question { is_bad: true, ..question(Some(8)) };
     let decision = decided(&policy, asked, facts());
     assert!(decision.is_refused() && decision.why[0].contains("marked bad"), "{decision:?}");
+}
+
+#[test]
+fn a_version_of_which_a_check_fails_passes_no_gate_that_does_not_say_so() {
+    let asked = Question { is_failing: true, ..question(Some(8)) };
+    let decision = decided(&gate("", &["metrics.auc > 0.9"]), asked, facts());
+    assert!(decision.is_refused() && decision.why[0].contains("failed: `drift`"), "{decision:?}");
+    assert_eq!(decision.next[0], "modelfs check churn/v8 --suite FILE");
+    let lenient = gate("failing_checks = \"allowed\"", &["metrics.auc > 0.9"]);
+    assert!(!decided(&lenient, asked, facts()).is_refused());
 }
 
 #[test]

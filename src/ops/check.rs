@@ -11,7 +11,8 @@ pub const OUTPUT_BYTES_MAX: usize = 16 << 10;
 const METRICS_BYTES_MAX: usize = 32 << 10;
 
 impl Workspace {
-    /// Records the result of a check.
+    /// Records the result of a check. Gates go by it, so it takes the right to change the model, unless
+    /// the policy says who may do what to it: then whoever reads it may, if they are named.
     ///
     /// # Errors
     /// `Option` for a result that does not fit into the history, `Gated` where the policy says no.
@@ -26,7 +27,10 @@ impl Workspace {
         let (model, at) = (subject.model.clone(), At::Version(subject.version));
         let reference = Reference { model, at };
         self.commit(context, |state, _| {
-            permit(state, context, &subject.model, Action::Read)?;
+            let policy = self.policy(state)?;
+            let is_named = policy.is_some_and(|policy| policy.allows_about(&subject.model));
+            let needed = if is_named { Action::Read } else { Action::Write };
+            permit(state, context, &subject.model, needed)?;
             let model = state.model(&subject.model).expect("permitted, so it is there");
             if let Err(forbidden) = self.permit_power(state, context, model, &Power::Check)? {
                 return Ok(forbidden.into());

@@ -57,9 +57,8 @@ impl Workspace {
             return Ok(Some(Arc::clone(policy)));
         }
         let policy = Policy::parse(&in_force.text).map_err(|faults| {
-            let first = faults.first();
-            let why = first.map(|it| format!("line {}, column {}: {}", it.line, it.column, it.why));
-            OpsError::PolicyUnreadable { why: why.unwrap_or_default() }
+            let why = faults.first().map(ToString::to_string).unwrap_or_default();
+            OpsError::PolicyUnreadable { why }
         })?;
         let policy = Arc::new(policy);
         *kept = Some(Arc::clone(&policy));

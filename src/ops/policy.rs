@@ -5,7 +5,7 @@ use super::{
     BreakGlassOptions, BreakGlassReport, Change, Context, OpsError, PolicyReport, Workspace, permit,
 };
 use crate::format::record::{BreakGlass, Op, Refusal};
-use crate::governance::{Action, Policy, PolicyFault};
+use crate::governance::{Action, Policy};
 use crate::registry::state::State;
 
 use super::gate::roles_of;
@@ -123,10 +123,7 @@ fn forbidden(context: &Context, options: &BreakGlassOptions, able: &[String]) ->
 /// # Errors
 /// `BadPolicy` with line, column and reason of each mistake.
 pub fn check_policy(text: &str) -> Result<Policy, OpsError> {
-    Policy::parse(text).map_err(|faults| {
-        let line = |PolicyFault { line, column, why }: &PolicyFault| {
-            format!("line {line}, column {column}: {why}")
-        };
-        OpsError::BadPolicy { faults: faults.iter().map(line).collect() }
+    Policy::parse(text).map_err(|faults| OpsError::BadPolicy {
+        faults: faults.iter().map(ToString::to_string).collect(),
     })
 }

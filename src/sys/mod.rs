@@ -3,6 +3,7 @@
 //! Every `unsafe` and every fsync of the project is below this module; nothing here knows of models.
 
 pub mod at;
+pub mod child;
 pub mod identity;
 pub mod io;
 pub mod lease;

@@ -9,6 +9,7 @@ mod syscalls;
 mod aliases;
 mod bases;
 mod busy;
+mod checks;
 mod commands;
 mod control;
 mod daemon;

@@ -287,7 +287,8 @@ fn the_clock_and_the_environment_stay_above() {
     let below = files.iter().filter(|file| !matches!(file.layer(), Some("cli" | "daemon") | None));
     check(below, |file| {
         let mut wrong = Vec::new();
-        for needle in ["SystemTime::now", "Timestamp::now", "Zoned::now", "env::", "current_dir"] {
+        for needle in ["SystemTime::now", "Timestamp::now", "Zoned::now", "env::", "current_dir()"]
+        {
             let complaint = format!("`{needle}`: take it as a value from `cli` or `daemon`");
             wrong.extend(places(file, needle, &complaint));
         }

@@ -87,6 +87,58 @@ pub enum MarkWord {
     None,
 }
 
+/// Check a version: run commands on it, and record what they found
+///
+/// The commands of a suite run one after the other as you, in the suite's directory, on the version's files
+/// in the mount, or on a copy of them where there is no mount. Each has a time limit. Results are compared
+/// with the limits in the suite, and with the version in an alias. Exits with 3 if a check does not pass:
+/// then the gates of aliases are shut to the version until it does.
+#[derive(Args, Debug, PartialEq)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+#[command(disable_help_subcommand = true)]
+#[command(after_help = "Examples:
+  modelfs check churn/v8 --suite tests/churn.toml
+  modelfs check record churn/v8 fairness --result fairness.json
+
+A suite, in TOML:
+  [[check]]
+  name = \"accuracy\"
+  run = [\"python3\", \"evaluate.py\"]    a program and its arguments
+  timeout = \"10m\"                     less than a day; this is the default
+  against = \"prod\"                    run it on this alias's version too, and compare
+  metrics = { auc = { min = 0.85, max_drop = 0.01 }, latency_ms = { max = 40, max_rise = 5 } }
+  env = { TZ = \"UTC\" }                variables beside PATH, HOME, LANG and TMPDIR
+  pass = [\"CUDA_VISIBLE_DEVICES\"]     variables of yours that it gets
+
+A command finds the files at $MODELFS_PATH. Its result is one JSON object, such as {\"auc\": 0.91}:
+what it writes to the file $MODELFS_RESULT, or the last line that it prints. In it, `passed` (true
+or false) and `why` mean themselves.")]
+pub struct Check {
+    /// The version: MODEL, MODEL/vN or MODEL/ALIAS
+    #[arg(value_name = "REF", required = true)]
+    pub reference: Option<Reference>,
+    /// What to run, a file of TOML
+    #[arg(long, value_name = "FILE", default_value = "checks.toml")]
+    pub suite: PathBuf,
+    #[command(subcommand)]
+    pub command: Option<CheckCommand>,
+}
+
+#[derive(Subcommand, Debug, PartialEq)]
+pub enum CheckCommand {
+    /// Record the result of a check that ran elsewhere
+    Record {
+        /// The version: MODEL, MODEL/vN or MODEL/ALIAS
+        #[arg(value_name = "REF")]
+        reference: Reference,
+        /// Name of the check
+        name: Label,
+        /// One JSON object with `passed`, such as {"passed": true, "gap": 0.02}; `-` for standard input
+        #[arg(long, value_name = "FILE")]
+        result: PathBuf,
+    },
+}
+
 /// Set, check or show the policy: who may do what, and what a version must be for an alias
 #[derive(Args, Debug, PartialEq)]
 #[command(disable_help_subcommand = true)]

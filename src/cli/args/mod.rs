@@ -10,7 +10,8 @@ use serde_json::Value;
 
 pub use self::compare::Diff;
 pub use self::governance::{
-    Approvals, Approve, BreakGlass, Mark, MarkWord, Policy, PolicyCommand, Revoke,
+    Approvals, Approve, BreakGlass, Check, CheckCommand, Mark, MarkWord, Policy, PolicyCommand,
+    Revoke,
 };
 use super::config::STORE_VARIABLE;
 use super::size::parse_bytes;
@@ -74,6 +75,7 @@ pub enum Command {
     Approvals(Approvals),
     Revoke(Revoke),
     Mark(Mark),
+    Check(Check),
     Policy(Policy),
     BreakGlass(BreakGlass),
     Export(Export),

@@ -1,0 +1,97 @@
+//! Where the files of a version can be read by a command that knows nothing of us.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::cli::client::{Absent, Client};
+use crate::cli::progress::Bar;
+use crate::format::manifest::METADATA_NAME;
+use crate::format::names::{At, Reference};
+use crate::format::record::Subject;
+use crate::ops::{ExportOptions, Failure, HotLimit, Report, Request};
+
+/// A version, and how it is told from others.
+pub struct Version {
+    pub subject: Subject,
+    pub metadata: Value,
+}
+
+/// Has a request done by the daemon, or by opening the store.
+///
+/// # Errors
+/// Those of the verb, and of the way there.
+pub fn ask(store: &Path, request: Request) -> Result<Report, Failure> {
+    Client::open(store, Absent::Refuse, HotLimit::Untouched)?.run(request, &Bar::default())
+}
+
+/// The version that a reference means now.
+///
+/// # Errors
+/// As `show`.
+pub fn find(store: &Path, reference: &Reference) -> Result<Version, Failure> {
+    let answer = ask(store, Request::Show { reference: reference.clone() })?;
+    let Report::Version { summary, metadata } = answer else {
+        unreachable!("the answer to `show` is a version");
+    };
+    let subject = Subject {
+        model: reference.model.clone(),
+        version: summary.version,
+        manifest: summary.manifest,
+        digest: summary.digest,
+    };
+    Ok(Version { subject, metadata })
+}
+
+/// Where the files of versions can be read: in the mount, or in copies that go with the scratch directory.
+pub struct Places<'a> {
+    store: &'a Path,
+    scratch: &'a Path,
+    mountpoint: Option<PathBuf>,
+    copies: BTreeMap<String, PathBuf>,
+}
+
+impl<'a> Places<'a> {
+    /// Asks where the store is mounted.
+    ///
+    /// # Errors
+    /// Those of the way to the store.
+    pub fn new(store: &'a Path, scratch: &'a Path) -> Result<Self, Failure> {
+        let Report::Status(status) = ask(store, Request::Status)? else {
+            unreachable!("the answer to `status` is one");
+        };
+        let mountpoint = status.daemon.map(|daemon| daemon.mountpoint);
+        Ok(Self { store, scratch, mountpoint, copies: BTreeMap::new() })
+    }
+
+    /// The directory that holds the files of a version.
+    ///
+    /// # Errors
+    /// Those of exporting it.
+    pub fn files_of(&mut self, version: &Version) -> Result<PathBuf, Failure> {
+        let Subject { model, version: number, .. } = &version.subject;
+        let below = format!("{model}/{number}");
+        if let Some(point) = &self.mountpoint {
+            let directory = point.join(&below);
+            // Another file system may be there, where this process lives apart from the daemon.
+            let found = fs::read(directory.join(OsStr::from_bytes(METADATA_NAME))).ok();
+            let found = found.and_then(|text| serde_json::from_slice::<Value>(&text).ok());
+            if found.as_ref() == Some(&version.metadata) {
+                return Ok(directory);
+            }
+        }
+        if let Some(copy) = self.copies.get(&below) {
+            return Ok(copy.clone());
+        }
+        let directory = self.scratch.join(format!("files-{number}"));
+        let reference = Reference { model: model.clone(), at: At::Version(*number) };
+        let options = ExportOptions { reference, directory: directory.clone() };
+        ask(self.store, Request::Export(options))?;
+        self.copies.insert(below, directory.clone());
+        Ok(directory)
+    }
+}
