@@ -8,16 +8,13 @@ use super::{ask, print, render};
 use crate::ops::{DiffOptions, DiffReport, Failure, Report, Request};
 use crate::present;
 
-/// Rows of each list that a person is shown.
-const ROWS_MAX: usize = 40;
-
 /// Compares two versions and prints what changed.
 pub fn run(diff: &Diff, store: &Path, shown: Shown) -> Result<(), Failure> {
     let Diff { before, after, markdown } = diff.clone();
     let report = ask(Request::Diff(DiffOptions { before, after }), store)?;
     let text = match (&report, shown) {
         (Report::Diff(report), Shown::Text) if markdown => {
-            present::markdown(&present::diff(report, ROWS_MAX))
+            present::markdown(&present::diff(report, present::ROWS_SHOWN))
         }
         (report, Shown::Text) => render::text(report),
         (report, Shown::Json) => render::json(report),
@@ -27,5 +24,5 @@ pub fn run(diff: &Diff, store: &Path, shown: Shown) -> Result<(), Failure> {
 
 /// The report as plain text.
 pub fn text(report: &DiffReport) -> String {
-    present::text(&present::diff(report, ROWS_MAX))
+    present::text(&present::diff(report, present::ROWS_SHOWN))
 }

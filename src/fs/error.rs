@@ -32,6 +32,10 @@ pub enum FsError {
     TooManySnapshots { running: usize },
     #[error("the snapshot takes longer than an hour and goes on: see `.modelfs/status.json`")]
     Slow,
+    #[error("{running} diffs are being made already: try again when one is done")]
+    TooManyDiffs { running: usize },
+    #[error("the diff takes longer than half a minute and goes on: open it again")]
+    SlowDiff,
     #[error("a draft is a tree of its own: copy instead of moving or linking")]
     OtherTree,
     #[error("a name of {bytes} bytes is too long: 255 are the most")]
@@ -57,7 +61,7 @@ pub enum FsError {
     Draft(#[source] io::Error),
     #[error("cannot ask the disk of the store for its size")]
     Disk(#[source] io::Error),
-    #[error("cannot start a thread for a snapshot")]
+    #[error("cannot start a thread for a snapshot or a diff")]
     Thread(#[source] io::Error),
     #[error(transparent)]
     Ops(#[from] OpsError),
@@ -129,6 +133,8 @@ impl FsError {
             | Self::TooManyLinks { .. }
             | Self::TooManySnapshots { .. }
             | Self::Slow
+            | Self::TooManyDiffs { .. }
+            | Self::SlowDiff
             | Self::OtherTree
             | Self::Thread(_)
             | Self::Ops(_) => true,

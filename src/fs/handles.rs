@@ -44,6 +44,8 @@ pub enum Handle {
     Draft(DraftFile),
     /// A text as it was when it was opened.
     Text(Vec<u8>),
+    /// A text that is the same for all who open it.
+    Shared(Arc<str>),
     /// The history, which grows while it is open; a model's with the record that made the model.
     History(Option<(ModelName, u64)>),
     Control(ControlHandle),

@@ -194,8 +194,8 @@ impl Filesystem {
                 files.chain(deeds).collect()
             }
             Node::Deeds(model, deed) => self.deed_names(model, *deed)?,
-            // Every moment is in it.
-            Node::PastRoot => Vec::new(),
+            // Every moment is in the one, every pair of versions in the other.
+            Node::PastRoot | Node::Diffs(_) => Vec::new(),
             Node::Past(moment) => self.past_models(moment)?,
             Node::PastModel(moment, model) => self.past_names(moment, model)?,
             Node::Live(None) => self.live_names(),
@@ -207,6 +207,7 @@ impl Filesystem {
             | Node::Generated(..)
             | Node::Control(_)
             | Node::Deed(..)
+            | Node::Diff(_)
             | Node::Alias(_)
             | Node::Temporary(..) => return Err(FsError::NotDirectory),
         };
@@ -242,7 +243,9 @@ impl Filesystem {
             | Node::Live(None) => inode::ROOT,
             Node::Past(_) => self.nodes.number(&Node::PastRoot.identity()),
             Node::PastModel(moment, _) => self.nodes.number(&Node::Past(moment.clone()).identity()),
-            Node::Info(Some(model)) | Node::Live(Some(model)) => root_of(model.as_str()),
+            Node::Info(Some(model)) | Node::Live(Some(model)) | Node::Diffs(model) => {
+                root_of(model.as_str())
+            }
             Node::Deeds(model, _) => self.nodes.number(&Node::Info(Some(model.clone())).identity()),
             Node::LiveAlias(_) => self.nodes.number(&Node::Live(None).identity()),
             Node::LiveEmpty(model, _) => {

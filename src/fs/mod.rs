@@ -1,13 +1,14 @@
 //! What the mount means: which path is what, what each operation does to it, what is refused.
 //!
 //! One method per operation, plain values in and out; the adapter above knows FUSE, this does not.
-//! Everything here is answered from memory or by the store; only a snapshot takes long, and that
-//! runs on a thread of its own (`control`). SEMANTICS.md has the promises to programs.
+//! Everything here is answered from memory or by the store; only a snapshot and a diff take long, and
+//! those run on threads of their own (`control`, `diff`). SEMANTICS.md has the promises to programs.
 #![doc = include_str!("SEMANTICS.md")]
 
 mod answer;
 mod control;
 mod deed;
+mod diff;
 mod draft;
 mod errno;
 mod error;
@@ -39,6 +40,7 @@ pub use answer::{
     Requester, Space, Way, time,
 };
 pub use control::{Pending, Written};
+pub use diff::{Opening, PendingDiff};
 pub use error::FsError;
 pub use listing::{Detail, Entry, Flow};
 pub use open::SyncScope;
@@ -49,6 +51,7 @@ use crate::ops::{Caller, Context, DaemonStatus, Workspace};
 use crate::store::draft::Status;
 use answer::Counts;
 use control::Desk;
+use diff::Diffs;
 use generated::Refusals;
 use handles::HandleTable;
 use nodes::{Node, NodeTable};
@@ -84,6 +87,7 @@ pub struct Filesystem {
     temporary: Mutex<TemporaryLinks>,
     refusals: Arc<Refusals>,
     desk: Arc<Desk>,
+    diffs: Arc<Diffs>,
     passthrough: AtomicBool,
     counts: Counts,
 }
@@ -121,6 +125,7 @@ impl Filesystem {
             temporary: Mutex::default(),
             refusals,
             desk: Arc::new(desk),
+            diffs: Arc::default(),
             passthrough: AtomicBool::new(false),
             counts: Counts::default(),
         }
@@ -384,6 +389,7 @@ impl Filesystem {
                 Ok(generated::child(scope, name).or_else(deeds))
             }
             Node::Deeds(model, deed) => self.deed_child(model, *deed, name),
+            Node::Diffs(model) => self.diff_child(model, name),
             Node::PastRoot => Ok(self.past_child(name)),
             Node::Past(moment) => self.past_model_child(moment, name),
             Node::PastModel(moment, model) => self.past_version_child(moment, model, name),
@@ -396,6 +402,7 @@ impl Filesystem {
             Node::Generated(..)
             | Node::Control(_)
             | Node::Deed(..)
+            | Node::Diff(_)
             | Node::Alias(_)
             | Node::Temporary(..) => Err(FsError::NotDirectory),
         }
@@ -436,10 +443,12 @@ impl Filesystem {
             }
             Node::Info(Some(model))
             | Node::Deeds(model, _)
+            | Node::Diffs(model)
             | Node::PastModel(_, model)
             | Node::Live(Some(model))
             | Node::LiveEmpty(model, _) => self.model_facts(model)?.directory(0o555),
             Node::Deed(model, deed, _) => self.deed_attributes(model, *deed)?,
+            Node::Diff(place) => self.diff_attributes(place)?,
             Node::Generated(scope, file) => self.generated_attributes(scope, *file)?,
             Node::Control(model) => self.model_facts(model)?.file(0o666, control::SIZE_BYTES),
             Node::Alias(link) => {
@@ -563,6 +572,8 @@ fn is_read_only(node: &Node) -> bool {
         Node::Sealed(_)
         | Node::Info(_)
         | Node::Deeds(..)
+        | Node::Diffs(_)
+        | Node::Diff(_)
         | Node::PastRoot
         | Node::Past(_)
         | Node::PastModel(..)

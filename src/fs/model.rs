@@ -10,6 +10,7 @@ use std::path::Path;
 use jiff::Timestamp;
 
 use super::answer::{Attributes, Kind, time};
+use super::diff::DIFF;
 use super::listing::Named;
 use super::nodes::{AliasLink, Node, View};
 use super::root::{INFO, LIVE, PAST};
@@ -26,8 +27,8 @@ use crate::registry::model::Model;
 /// Block size that `stat` shows where there is no disk behind.
 pub(super) const BLOCK_BYTES: u32 = 4_096;
 
-/// Names that later releases will use; never links.
-const KEPT_NAMES: [&str; 4] = [LIVE, INFO, PAST, ".diff"];
+/// Names of views, here or in the root; never links.
+const KEPT_NAMES: [&str; 4] = [LIVE, INFO, PAST, DIFF];
 
 /// What a model's attributes are made of; the root's as well.
 pub(super) struct Facts {
@@ -79,7 +80,7 @@ enum Entry {
     Version(VersionNumber),
     /// `latest`, `draft`, `snapshot`, `v01`: nobody's to make or remove.
     Reserved,
-    /// `.live`, `.modelfs` and what is kept for later.
+    /// `.live`, `.modelfs`, `.diff`, `.at`.
     View,
 }
 
@@ -98,6 +99,7 @@ impl Filesystem {
         match name.to_str() {
             Some(LIVE) => return Ok(Some(Child::fixed(Node::Live(Some(model.clone()))))),
             Some(INFO) => return Ok(Some(Child::fixed(Node::Info(Some(model.clone()))))),
+            Some(DIFF) => return Ok(Some(Child::fixed(Node::Diffs(model.clone())))),
             Some(DRAFT) => return self.draft_root(model).map(Some),
             Some(SNAPSHOT) => return Ok(Some(Child::moving(Node::Control(model.clone())))),
             Some(text) => {

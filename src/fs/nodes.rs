@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 
 use super::answer::Kind;
 use super::deed::Deed;
+use super::diff::DiffPlace;
 use super::inode::{self, Identity};
 use super::past::Moment;
 use crate::format::ids::ManifestId;
@@ -179,6 +180,10 @@ pub enum Node {
     Deeds(ModelName, Deed),
     /// `/churn/.modelfs/approve/v8`
     Deed(ModelName, Deed, At),
+    /// `/churn/.diff`
+    Diffs(ModelName),
+    /// `/churn/.diff/v6..v7`
+    Diff(DiffPlace),
     /// `/.at`
     PastRoot,
     /// `/.at/<time>`
@@ -222,6 +227,8 @@ impl Node {
                 let (model, deed, at) = (model.as_str(), deed.name(), at.to_string());
                 Identity::of("deed", &[model.as_bytes(), deed.as_bytes(), at.as_bytes()])
             }
+            Self::Diffs(model) => Identity::of("diffs", &[model.as_str().as_bytes()]),
+            Self::Diff(place) => place.identity(),
             Self::PastRoot => Identity::of("past root", &[]),
             Self::Past(moment) => Identity::of("past", &[moment.name.as_bytes()]),
             Self::PastModel(moment, model) => {
@@ -256,13 +263,14 @@ impl Node {
             | Self::Model { .. }
             | Self::Info(_)
             | Self::Deeds(..)
+            | Self::Diffs(_)
             | Self::PastRoot
             | Self::Past(_)
             | Self::PastModel(..)
             | Self::Live(_)
             | Self::LiveAlias(_)
             | Self::LiveEmpty(..) => Kind::Directory,
-            Self::Generated(..) | Self::Control(_) | Self::Deed(..) => Kind::File,
+            Self::Generated(..) | Self::Control(_) | Self::Deed(..) | Self::Diff(_) => Kind::File,
             Self::Alias(_) | Self::Temporary(..) => Kind::Symlink,
             Self::Sealed(place) => match place.manifest.entry(place.entry).node {
                 Sealed::Directory { .. } => Kind::Directory,
@@ -283,11 +291,13 @@ impl Node {
             | Self::Control(model)
             | Self::Deeds(model, _)
             | Self::Deed(model, ..)
+            | Self::Diffs(model)
             | Self::PastModel(_, model)
             | Self::Temporary(model, _) => Some(model.clone()),
             Self::Alias(link) => Some(link.model.clone()),
             Self::Sealed(place) => Some(place.manifest.model.clone()),
             Self::Draft(place) => Some(place.model.clone()),
+            Self::Diff(place) => Some(place.model.clone()),
         }
     }
 }

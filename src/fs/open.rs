@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 
 use super::answer::{Backing, Cache, Opened, Reader, Way};
 use super::control::{ControlHandle, Written};
+use super::diff::Opening;
 use super::handles::Handle;
 use super::nodes::{Generated, Node, SealedPlace};
 use super::{Filesystem, Found, FsError, Requester, check_name, is_read_only, read_only};
@@ -21,11 +22,14 @@ const FLAGS_DROPPED: i32 = libc::O_APPEND;
 
 impl Filesystem {
     /// Opens a file; `flags` as open(2) has them.
-    pub fn open(&self, requester: Requester, number: u64, flags: i32) -> Result<Opened, FsError> {
+    pub fn open(&self, requester: Requester, number: u64, flags: i32) -> Result<Opening, FsError> {
         let node = self.node(number)?;
         let changes = flags & libc::O_ACCMODE != libc::O_RDONLY || flags & libc::O_TRUNC != 0;
         if changes && is_read_only(&node) {
             return self.explained(&node, Err(read_only(&node)));
+        }
+        if let Node::Diff(place) = &*node {
+            return self.explained(&node, self.open_diff(requester, place));
         }
         if changes && let Node::Draft(place) = &*node {
             self.explained(&node, self.permit_draft(requester, place))?;
@@ -59,7 +63,7 @@ impl Filesystem {
             Node::Alias(_) | Node::Temporary(..) => Err(FsError::Operation),
             _ => Err(FsError::Directory),
         };
-        self.explained(&node, opened)
+        self.explained(&node, opened).map(Opening::Done)
     }
 
     /// Creates a file in a draft and opens it; opens the one that is there without O_EXCL.
@@ -97,6 +101,7 @@ impl Filesystem {
             Handle::Sealed(place, hot) => self.read_sealed(place, hot.as_ref(), offset, out),
             Handle::Draft(file) => file.read_at(out, offset).map_err(FsError::Draft),
             Handle::Text(text) => Ok(copy_from(text, offset, out)),
+            Handle::Shared(text) => Ok(copy_from(text.as_bytes(), offset, out)),
             Handle::History(None) => Ok(self.workspace.read_history(None, offset, out)?),
             Handle::History(Some((model, seq))) => {
                 if self.with_seq(model.clone())?.1 != *seq {
@@ -230,7 +235,7 @@ impl Filesystem {
         }
     }
 
-    fn opened_text(&self, handle: Handle) -> Opened {
+    pub(super) fn opened_text(&self, handle: Handle) -> Opened {
         let (handle, _) = self.handles.add(handle);
         Opened { handle, cache: Cache::Direct, stream: false, no_flush: true, backing: None }
     }

@@ -6,25 +6,27 @@
 use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
-use std::thread;
 use std::time::{Duration, SystemTime};
 
 use fuser::{
     AccessFlags, BackingId, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, FopenFlags,
-    Generation, INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags, PollEvents,
-    PollFlags, PollNotifier, RenameFlags, ReplyAttr, ReplyBmap, ReplyCreate, ReplyData,
-    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen,
-    ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags, PollEvents, PollFlags,
+    PollNotifier, RenameFlags, ReplyAttr, ReplyBmap, ReplyCreate, ReplyData, ReplyDirectory,
+    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyPoll,
+    ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
+use super::answers::{
+    GENERATION, answer_empty, answer_entry, answer_later, answer_opened, answer_to, answer_written,
+    guarded,
+};
 use super::convert;
 use super::passthrough::{Modes, Refusal, Unusable};
 use crate::fs::{
-    Backing, Cache, Changes, Detail, Entry, Filesystem, Flow, Found, FsError, Kind, Lookup,
-    NAME_BYTES_MAX, Opened, Reader, RenameMode, Requester, SyncScope, Way, Written,
+    Backing, Cache, Changes, Detail, Entry, Filesystem, Flow, FsError, Kind, Lookup,
+    NAME_BYTES_MAX, Opened, Opening, Reader, RenameMode, Requester, SyncScope, Way, Written,
 };
 
 /// Largest piece that the kernel writes at once.
@@ -33,9 +35,6 @@ const WRITE_BYTES_MAX: u32 = 1 << 20;
 const BACKGROUND_MAX: u16 = 64;
 /// The disk behind drafts and hot files may be one file system, but none that is stacked on another.
 const STACK_DEPTH: u32 = 1;
-
-/// Inode numbers are not used for two things at one time, so there is one generation.
-const GENERATION: Generation = Generation(0);
 
 thread_local! {
     /// What a read is answered from; grows to the largest read of its thread, at most 1 MiB.
@@ -123,14 +122,6 @@ impl Adapter {
     }
 }
 
-/// Turns a panic into an error: one that left this function would end its thread without a word, and
-/// with the last thread the mount (F3).
-fn guarded<T>(work: impl FnOnce() -> Result<T, FsError>) -> Result<T, FsError> {
-    // What a panic leaves half done is safe to use on: locks do not poison, and the tables of the
-    // tree are changed in single steps.
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or(Err(FsError::Panic))
-}
-
 /// Whether the kernel will refuse other files as well.
 fn refusal(error: &io::Error) -> Refusal {
     match error.raw_os_error() {
@@ -146,44 +137,8 @@ fn refusal(error: &io::Error) -> Refusal {
     }
 }
 
-/// Logs an error where it is answered: loud only where it is ours.
-fn answer_to(request: &str, error: &FsError) -> Errno {
-    let level = match error.errno() {
-        nix::errno::Errno::EIO | nix::errno::Errno::EUCLEAN => log::Level::Error,
-        nix::errno::Errno::ENOSPC | nix::errno::Errno::EDQUOT => log::Level::Warn,
-        _ => log::Level::Debug,
-    };
-    log::log!(level, "{request}: {} {}", error.errno_name(), error.explanation());
-    convert::errno(error)
-}
-
 fn requester(request: &Request) -> Requester {
     Requester { uid: request.uid(), gid: request.gid(), pid: request.pid() }
-}
-
-fn answer_entry(reply: ReplyEntry, found: Result<Found, Errno>) {
-    match found {
-        Ok(found) => {
-            let attributes = convert::attributes(&found.attributes);
-            let (attribute_ttl, entry_ttl) = (&found.attribute_ttl, &found.entry_ttl);
-            reply.entry_with_ttls(attribute_ttl, entry_ttl, &attributes, GENERATION);
-        }
-        Err(errno) => reply.error(errno),
-    }
-}
-
-fn answer_empty(reply: ReplyEmpty, done: Result<(), Errno>) {
-    match done {
-        Ok(()) => reply.ok(),
-        Err(errno) => reply.error(errno),
-    }
-}
-
-fn answer_written(reply: ReplyWrite, written: Result<usize, Errno>) {
-    match written {
-        Ok(bytes) => reply.written(u32::try_from(bytes).expect("no more than was asked for")),
-        Err(errno) => reply.error(errno),
-    }
 }
 
 impl fuser::Filesystem for Adapter {
@@ -380,7 +335,13 @@ impl fuser::Filesystem for Adapter {
     fn open(&self, request: &Request, number: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let opened = self.ask("open", |fs| fs.open(requester(request), number.0, flags.0));
         let opened = match opened {
-            Ok(opened) => opened,
+            Ok(Opening::Done(opened)) => opened,
+            Ok(Opening::Pending(pending)) => {
+                let filesystem = Arc::clone(&self.filesystem);
+                return answer_later("diff", move || {
+                    answer_opened(reply, guarded(|| pending.wait(&filesystem)));
+                });
+            }
             Err(errno) => return reply.error(errno),
         };
         let (handle, replying) = (FileHandle(opened.handle), RefCell::new(Some(reply)));
@@ -475,17 +436,10 @@ impl fuser::Filesystem for Adapter {
     ) {
         match self.ask("write", |fs| fs.write(requester(request), handle.0, offset, data)) {
             Ok(Written::Done(bytes)) => answer_written(reply, Ok(bytes)),
-            Ok(Written::Pending(pending)) => {
-                let wait = move || {
-                    let done = pending.wait().map_err(|error| answer_to("snapshot", &error));
-                    answer_written(reply, done);
-                };
-                // Without a thread the reply is dropped, which answers EIO; the work goes on.
-                let waiting = thread::Builder::new().name("answer".to_owned()).spawn(wait);
-                if let Err(error) = waiting {
-                    log::error!("cannot start a thread to wait for a snapshot: {error}");
-                }
-            }
+            Ok(Written::Pending(pending)) => answer_later("snapshot", move || {
+                let done = pending.wait().map_err(|error| answer_to("snapshot", &error));
+                answer_written(reply, done);
+            }),
             Err(errno) => answer_written(reply, Err(errno)),
         }
     }
@@ -769,15 +723,6 @@ impl fuser::Filesystem for Adapter {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_panic_is_an_error() {
-        let answer = guarded(|| -> Result<(), FsError> { panic!("a bug") });
-        let error = answer.unwrap_err();
-        assert!(matches!(error, FsError::Panic), "{error:?}");
-        assert_eq!(i32::from(convert::errno(&error)), libc::EIO);
-        assert!(matches!(guarded(|| Ok(7)), Ok(7)), "the same thread serves the next one");
-    }
 
     #[test]
     fn a_disk_that_cannot_pass_through_is_not_asked_again() {

@@ -6,6 +6,7 @@
 //! is lazy, and a stranger's mount is never touched.
 
 mod adapter;
+mod answers;
 mod convert;
 mod passthrough;
 

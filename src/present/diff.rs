@@ -11,6 +11,8 @@ use crate::ops::{
     Spread, TensorChange, TensorChanges, TensorForm, ValueChange,
 };
 
+/// Rows of each list that a person is shown; JSON has them all.
+pub const ROWS_SHOWN: usize = 40;
 /// Characters of a value that are shown.
 const VALUE_CHARACTERS_MAX: usize = 60;
 

@@ -10,7 +10,7 @@ mod markdown;
 pub mod table;
 mod text;
 
-pub use diff::diff;
+pub use diff::{ROWS_SHOWN, diff};
 pub use document::{Block, Cell, Document, Grid};
 pub use markdown::markdown;
 pub use text::text;

@@ -1,12 +1,15 @@
 //! `modelfs diff`: figures that numpy agrees with, and no byte read that need not be.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::io;
 use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Bench, noise};
+use crate::harness::{Bench, Mount, Output, as_user_command, noise, require_root};
 use crate::python::Python;
+use crate::syscalls::{self, User};
 
 /// A safetensors file of tensors of `u8` that lie in this order.
 fn safetensors(tensors: &[(&str, &[u8])]) -> Vec<u8> {
@@ -178,4 +181,93 @@ fn metadata_of_two_models_is_compared() {
     bench.cli(&["diff", "m", "other", "--markdown", "--json"]).exits(2);
     bench.cli(&["diff", "m/v1", "m/v7"]).exits(4).says("there is no version `m/v7`");
     bench.cli(&["diff", "m/v1"]).exits(2);
+}
+
+/// A mount whose model `churn` has two versions that differ in a tensor and a metric.
+fn two_versions() -> Mount {
+    let mount = Mount::with_churn();
+    for (seed, auc) in [(1, "0.9"), (2, "0.95")] {
+        let file =
+            safetensors(&[("head.weight", &noise(seed, 40_000)), ("body", &noise(9, 80_000))]);
+        let command = format!("{{\"metrics\":{{\"auc\":{auc}}}}}");
+        mount.seal_files("churn", &[("model.safetensors", &file)], &command);
+    }
+    mount
+}
+
+#[test]
+fn a_diff_is_made_when_it_is_opened() {
+    let mount = two_versions();
+    let path = mount.path("churn/.diff/v1..v2");
+    assert_eq!(fs::metadata(&path).unwrap().len(), 4_096, "nothing was made yet");
+    let text = mount.text("churn/.diff/v1..v2");
+    assert!(text.starts_with("churn/v1 → churn/v2\n") && text.contains("head.weight"), "{text}");
+    assert_eq!(fs::metadata(&path).unwrap().len(), text.len() as u64);
+    let copy = mount.bench.root.join("copy");
+    fs::copy(&path, &copy).unwrap();
+    assert_eq!(fs::read_to_string(&copy).unwrap(), text);
+    let said = mount.cli(&["diff", "churn/v1", "churn/v2"]).ok();
+    assert_eq!(said.stdout, text, "every door says the same");
+    let json = mount.text("churn/.diff/v1..v2.json");
+    assert_eq!(json, mount.cli(&["diff", "churn/v1", "churn/v2", "--json"]).ok().stdout);
+    assert_eq!(serde_json::from_str::<Value>(&json).unwrap()["bytes_read"], json!(80_000));
+
+    mount.retarget("churn", "prod", "v1").unwrap();
+    mount.retarget("churn", "a..b.json", "v2").unwrap();
+    assert_eq!(mount.text("churn/.diff/prod..latest"), text);
+    assert_eq!(mount.text("churn/.diff/v1..a..b.json"), text, "an alias by its whole name");
+    assert_eq!(mount.text("churn/.diff/v1..a..b.json.json"), json);
+    let open = fs::File::open(mount.path("churn/.diff/prod..latest")).unwrap();
+    mount.retarget("churn", "prod", "v2").unwrap();
+    let moved = mount.text("churn/.diff/prod..latest");
+    assert!(moved.starts_with("churn/v2 → churn/v2\n"), "{moved}");
+    assert_eq!(io::read_to_string(open).unwrap(), text, "what is open stays as it is");
+
+    for missing in ["v1..v3", "v1", "v1..", "v1..v2.text", "nothing..v1", "v1...v2", "draft..v1"] {
+        let error = fs::read(mount.path("churn/.diff").join(missing)).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ENOENT), "{missing}");
+    }
+    assert!(mount.names("churn/.diff").is_empty());
+    assert!(!mount.names("churn").contains(&".diff".to_owned()));
+    let read_only = Err(libc::EROFS);
+    assert_eq!(syscalls::errno(fs::write(&path, "x")), read_only);
+    assert_eq!(syscalls::errno(fs::remove_file(&path)), read_only);
+    assert_eq!(syscalls::errno(fs::create_dir(mount.path("churn/.diff/x"))), read_only);
+    mount.run("bash", "cat \"$M\"/churn/.diff/v2..v1 && wc -c < \"$M\"/churn/.diff/v2..v1").ok();
+}
+
+#[test]
+fn a_diff_is_for_who_may_read_the_model() {
+    require_root();
+    let mount = two_versions();
+    let [owner, stranger] = [4_001, 4_002].map(|id| User { uid: id, gid: id, groups: &[] });
+    mount.run("bash", "chown 4001 \"$M\"/churn && chmod 700 \"$M\"/churn").ok();
+    let cat = |user: User| {
+        let mut command = as_user_command(user, Path::new("cat"));
+        Output::of(command.arg(mount.path("churn/.diff/v1..v2")))
+    };
+    cat(owner).ok().says("head.weight");
+    cat(stranger).exits(1).says("Permission denied");
+    mount.bench.cli_as(stranger, &["diff", "churn/v1", "churn/v2"]).exits(3);
+}
+
+#[test]
+fn a_diff_that_cannot_be_made_says_why() {
+    let mount = two_versions();
+    let packs = mount.bench.store.join("packs");
+    mount.run("bash", "rm -rf \"$STORE\"/hot/* && sync").ok();
+    for folder in fs::read_dir(&packs).unwrap() {
+        for pack in fs::read_dir(folder.unwrap().path()).unwrap() {
+            let path = pack.unwrap().path();
+            let mut bytes = fs::read(&path).unwrap();
+            let middle = bytes.len() / 2;
+            bytes[middle..middle + 64].fill(0xff);
+            fs::write(&path, bytes).unwrap();
+        }
+    }
+    let error = fs::read(mount.path("churn/.diff/v1..v2")).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::EIO), "{}", mount.log());
+    let why = mount.text("churn/.modelfs/why");
+    assert!(why.contains("EIO") && why.contains("verify"), "{why}");
+    mount.cli(&["diff", "churn/v1", "churn/v2"]).exits(6);
 }

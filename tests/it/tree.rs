@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use modelfs::format::record::Door;
 use modelfs::fs::{
-    Changes, Detail, Entry, Filesystem, Flow, Found, FsError, Lookup, Reader, RenameMode,
+    Changes, Detail, Entry, Filesystem, Flow, Found, FsError, Lookup, Opened, Reader, RenameMode,
     Requester, Settings, Written,
 };
 use modelfs::ops::{Caller, HotLimit, OpenOptions, Workspace};
@@ -102,9 +102,14 @@ impl Tree {
         self.fs.release(opened.handle);
     }
 
+    fn open(&self, path: &str, flags: i32) -> Opened {
+        let opening = self.fs.open(self.me, self.number(path), flags).unwrap();
+        opening.wait(&self.fs).unwrap()
+    }
+
     /// Writes a command; the answer's line.
     fn seal(&self, command: &str) -> Result<String, FsError> {
-        let opened = self.fs.open(self.me, self.number("churn/snapshot"), libc::O_RDWR).unwrap();
+        let opened = self.open("churn/snapshot", libc::O_RDWR);
         match self.fs.write(self.me, opened.handle, 0, command.as_bytes())? {
             Written::Pending(pending) => assert_eq!(pending.wait()?, command.len()),
             Written::Done(bytes) => assert_eq!(bytes, command.len()),
@@ -117,7 +122,7 @@ impl Tree {
     }
 
     fn text(&self, path: &str) -> String {
-        let opened = self.fs.open(self.me, self.number(path), libc::O_RDONLY).unwrap();
+        let opened = self.open(path, libc::O_RDONLY);
         let mut text = vec![0; 65_536];
         let count = self.fs.read(opened.handle, 0, Reader::PageCache, &mut text).unwrap();
         self.fs.release(opened.handle);
@@ -173,7 +178,7 @@ fn a_draft_becomes_a_version_that_reads_back() {
 fn an_open_file_of_the_draft_holds_a_seal_up() {
     let tree = Tree::with_versions();
     tree.write_draft("busy", "x");
-    let opened = tree.fs.open(tree.me, tree.number("churn/draft/busy"), libc::O_RDWR).unwrap();
+    let opened = tree.open("churn/draft/busy", libc::O_RDWR);
     let error = tree.seal("too early").unwrap_err();
     assert_eq!(error.errno(), Errno::EBUSY, "{error}");
     assert!(error.explanation().contains("busy"), "{error}");
