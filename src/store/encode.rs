@@ -14,6 +14,8 @@ const DEPTH_MAX: u8 = 4;
 /// Where a chunk with others before it takes less than this part of 100 of what it takes alone, it
 /// is stored so.
 const PATCH_PERCENT: usize = 95;
+/// A chunk that shrinks so many times with others before it is not tried alone.
+const CLEAR_FACTOR: usize = 8;
 
 /// What is stored already and may be much like a chunk. A wrong guess costs time, never content.
 #[derive(Clone, Debug, Default)]
@@ -110,10 +112,13 @@ fn as_patch(
         return None;
     }
     let encoded = codec::encode_patch(plain, &prefix);
-    let alone = alone(plain, elements);
     let bases = Bases { depth, chunks };
-    if alone.encoded.payload.len() * PATCH_PERCENT < (encoded.payload.len() + bases.bytes()) * 100 {
-        return Some(alone);
+    let bytes = encoded.payload.len() + bases.bytes();
+    if plain.len() < CLEAR_FACTOR * bytes {
+        let alone = alone(plain, elements);
+        if alone.encoded.payload.len() * PATCH_PERCENT < bytes * 100 {
+            return Some(alone);
+        }
     }
     Some(Form { encoded, bases, base_plain: prefix })
 }
