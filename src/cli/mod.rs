@@ -9,6 +9,7 @@ mod client;
 pub mod config;
 mod debug;
 mod diff;
+mod export;
 pub mod failure;
 mod governance;
 mod mount;
@@ -73,6 +74,7 @@ fn run(arguments: &Arguments, shown: Shown, log: DaemonLog) -> Result<(), Failur
         Command::Umount(umount) => umount::run(umount, shown),
         Command::Diff(arguments) => diff::run(arguments, &store()?, shown),
         Command::Check(check) => check::run(check, &store()?, shown),
+        Command::Export(export) => export::run(export, &store()?, shown),
         command => match (verbs::request(command)?, command) {
             (Some(request), _) => run_verb(request, &store()?, shown),
             (None, Command::Policy(policy)) => check_policy(policy),

@@ -33,6 +33,7 @@ pub fn text(report: &Report) -> String {
         Report::BreakGlass(report) => governance::break_glass(report),
         Report::Aliases { model, aliases } => alias_table(model.as_str(), aliases),
         Report::Export(report) => export(report),
+        Report::Statement(report) => format!("{}\n", report.payload),
         Report::Warm(report) => warm(report),
         Report::Verify(report) => verify(report),
         Report::Repair(report) => repair(report),
@@ -388,7 +389,8 @@ fn export(report: &ExportReport) -> String {
     let ExportReport { model, version, directory, .. } = report;
     let (files, size) = (count(report.files, "file"), bytes(report.bytes));
     let directory = printable(&directory.display().to_string());
-    format!("{model}/{version}: {files}, {size} written to {directory}\n")
+    let documents: String = report.documents.iter().map(|name| format!(", {name}")).collect();
+    format!("{model}/{version}: {files}, {size}{documents} written to {directory}\n")
 }
 
 fn verify(report: &VerifyReport) -> String {

@@ -16,9 +16,9 @@ use super::failure::{failure_with_hint, of_config, of_io};
 use crate::format::names::{At, ModelName, Reference};
 use crate::format::record::Mark;
 use crate::ops::{
-    ApproveOptions, BreakGlassOptions, ExportOptions, Failure, FailureKind, HistoryOptions,
-    HotLimit, MarkOptions, POLICY_BYTES_MAX, PromoteOptions, Promotion, Request, RevokeOptions,
-    RollbackOptions, SnapshotOptions, Source, StatsOptions, VerifyOptions, WarmOptions,
+    ApproveOptions, BreakGlassOptions, Failure, FailureKind, HistoryOptions, HotLimit, MarkOptions,
+    POLICY_BYTES_MAX, PromoteOptions, Promotion, Request, RevokeOptions, RollbackOptions,
+    SnapshotOptions, Source, StatsOptions, VerifyOptions, WarmOptions,
 };
 
 /// The request that a command stands for; `None` for those that are more than one verb.
@@ -27,7 +27,11 @@ use crate::ops::{
 /// `Usage` for arguments that do not go together.
 pub fn request(command: &Command) -> Result<Option<Request>, Failure> {
     Ok(Some(match command {
-        Command::Mount(_) | Command::Umount(_) | Command::Diff(_) | Command::Check(_) => {
+        Command::Mount(_)
+        | Command::Umount(_)
+        | Command::Diff(_)
+        | Command::Check(_)
+        | Command::Export(_) => {
             return Ok(None);
         }
         Command::Debug(debug) => match debug.command {
@@ -76,10 +80,6 @@ pub fn request(command: &Command) -> Result<Option<Request>, Failure> {
                 Request::AliasRemove { model: model.clone(), alias: alias.clone() }
             }
         },
-        Command::Export(export) => Request::Export(ExportOptions {
-            reference: export.reference.clone(),
-            directory: config::absolute(&export.directory).map_err(|e| of_config(&e))?,
-        }),
         Command::Warm(warm) => Request::Warm(WarmOptions {
             reference: warm.reference.clone(),
             path: warm.path.clone(),
@@ -245,11 +245,6 @@ mod tests {
         check("rollback churn prod --to churn/v6", rollback("churn/v6"));
         check("rollback churn prod --to v6", rollback("churn/v6"));
         check("rollback churn prod --to churn", rollback("churn/latest"));
-        check(
-            "export churn/v1 /tmp/x",
-            json!({"verb": "export", "options":
-            {"reference": "churn/v1", "directory": "/tmp/x"}}),
-        );
         check(
             "snapshot churn / --metric a=1 --metric b=x",
             json!({"verb": "snapshot", "options": {

@@ -1,4 +1,4 @@
-//! Exporting: a version's files as plain files in a directory of the caller's.
+//! Exporting: a version's files as plain files in a directory of the caller's, and documents about it.
 //!
 //! Invariant E1: the directory has its name only once everything in it is whole: each chunk was
 //! compared with its digest on the way.
@@ -14,8 +14,10 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::{Context, ExportOptions, ExportReport, OpsError, Progress, Workspace};
-use crate::format::manifest::{ChunkRef, Entry, Manifest, Mtime, Node};
+use super::{
+    Context, Document, ExportOptions, ExportReport, OpsError, Progress, VersionSummary, Workspace,
+};
+use crate::format::manifest::{ChunkRef, Entry, EntryIndex, Manifest, Mtime, Node};
 use crate::store::StoreError;
 use crate::sys::identity;
 
@@ -23,6 +25,14 @@ use crate::sys::identity;
 const FILE_MODE: u32 = 0o644;
 const EXECUTABLE_MODE: u32 = 0o755;
 const DIRECTORY_MODE: u32 = 0o755;
+
+/// What is written.
+struct Outgoing<'a> {
+    manifest: &'a Manifest,
+    /// Their names and texts.
+    documents: Vec<(&'static str, Vec<u8>)>,
+    documents_only: bool,
+}
 
 /// Reads a chunk of the store.
 type ReadChunk<'a> = dyn FnMut(&ChunkRef) -> Result<Vec<u8>, OpsError> + 'a;
@@ -37,20 +47,50 @@ impl Workspace {
     ) -> Result<ExportReport, OpsError> {
         let summary = self.resolve(context, &options.reference)?;
         let manifest = self.manifest(&summary.manifest)?;
-        progress.begin("exporting", summary.bytes);
+        let documents = self.documents(options, &summary, &manifest)?;
+        let ExportOptions { documents_only, .. } = *options;
+        let outgoing = Outgoing { manifest: &manifest, documents, documents_only };
+        progress.begin("exporting", if documents_only { 0 } else { summary.bytes });
         let (files, bytes) = if context.assume {
-            self.write_tree_as_caller(context, &manifest, &options.directory, progress)?
+            self.write_tree_as_caller(context, &outgoing, &options.directory, progress)?
         } else {
             let mut read = |chunk: &ChunkRef| Ok(self.store.read_chunk(chunk)?);
-            write_tree(&manifest, &options.directory, &mut read, progress)?
+            write_tree(&outgoing, &options.directory, &mut read, progress)?
         };
+        let names = outgoing.documents.iter().map(|(name, _)| (*name).to_owned());
         Ok(ExportReport {
             model: options.reference.model.clone(),
             version: summary.version,
             directory: options.directory.clone(),
             files,
             bytes,
+            documents: names.collect(),
         })
+    }
+
+    /// The documents that are asked for, which may not have the name of a file.
+    fn documents(
+        &self,
+        options: &ExportOptions,
+        summary: &VersionSummary,
+        manifest: &Manifest,
+    ) -> Result<Vec<(&'static str, Vec<u8>)>, OpsError> {
+        if options.documents.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (model, version) = (&options.reference.model, summary.version);
+        let metadata = self.metadata(&summary.manifest)?;
+        let described = self.described(model, version, manifest, metadata)?;
+        let document = |document: &Document| {
+            let name = document.name();
+            let is_taken = manifest.find(EntryIndex::ROOT, name.as_bytes()).is_some();
+            if is_taken && !options.documents_only {
+                let why = format!("{model}/{version} has a file of its own called `{name}`");
+                return Err(OpsError::Option { what: "the documents", why });
+            }
+            Ok((name, document.text(&described)?))
+        };
+        options.documents.iter().map(document).collect()
     }
 
     /// The files are written by a thread that has the caller's rights and nothing else to do; the
@@ -58,7 +98,7 @@ impl Workspace {
     fn write_tree_as_caller(
         &self,
         context: &Context,
-        manifest: &Manifest,
+        outgoing: &Outgoing<'_>,
         directory: &Path,
         progress: &dyn Progress,
     ) -> Result<(u64, u64), OpsError> {
@@ -78,7 +118,7 @@ impl Workspace {
                             None => Err(OpsError::file("export to", directory, gone())),
                         }
                     };
-                    write_tree(manifest, directory, &mut read, progress)
+                    write_tree(outgoing, directory, &mut read, progress)
                 })
             });
             // Ends when the writer has all it wants and drops its end.
@@ -97,7 +137,7 @@ impl Workspace {
 }
 
 fn write_tree(
-    manifest: &Manifest,
+    outgoing: &Outgoing<'_>,
     directory: &Path,
     read: &mut ReadChunk<'_>,
     progress: &dyn Progress,
@@ -107,7 +147,7 @@ fn write_tree(
     }
     let partial = partial_of(directory)?;
     make_directory(&partial).map_err(|e| OpsError::file("create", &partial, e))?;
-    let written = write_entries(manifest, &partial, read, progress).and_then(|counts| {
+    let written = write_all(outgoing, &partial, read, progress).and_then(|counts| {
         fs::rename(&partial, directory).map_err(|e| OpsError::file("rename to", directory, e))?;
         Ok(counts)
     });
@@ -116,6 +156,23 @@ fn write_tree(
         let _ = fs::remove_dir_all(&partial);
     }
     written
+}
+
+fn write_all(
+    outgoing: &Outgoing<'_>,
+    root: &Path,
+    read: &mut ReadChunk<'_>,
+    progress: &dyn Progress,
+) -> Result<(u64, u64), OpsError> {
+    // First: they are small, and may not go through.
+    for (name, text) in &outgoing.documents {
+        let path = root.join(name);
+        fs::write(&path, text).map_err(|e| OpsError::file("write", &path, e))?;
+    }
+    match outgoing.documents_only {
+        true => Ok((0, 0)),
+        false => write_entries(outgoing.manifest, root, read, progress),
+    }
 }
 
 fn write_entries(

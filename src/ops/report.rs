@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::DiffReport;
 use crate::format::codec::Codec;
 use crate::format::ids::{BlobDigest, ManifestId, PolicyDigest, RecordDigest, TreeDigest};
-use crate::format::names::{AliasName, Label, ModelName, VersionNumber};
+use crate::format::names::{AliasName, Label, ModelName, Reference, VersionNumber};
 use crate::format::record::{Access, Actor, Mark, Move, Subject, Verdict};
 
 /// A version was sealed, or was there already.
@@ -349,6 +349,17 @@ pub struct ExportReport {
     pub directory: PathBuf,
     pub files: u64,
     pub bytes: u64,
+    /// Names of the documents beside them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub documents: Vec<String>,
+}
+
+/// What is to be signed of a version.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StatementReport {
+    /// By its number.
+    pub reference: Reference,
+    pub payload: String,
 }
 
 /// A version was made hot, as far as it fits.
@@ -465,6 +476,7 @@ pub enum Report {
         aliases: Vec<AliasSummary>,
     },
     Export(ExportReport),
+    Statement(StatementReport),
     Warm(WarmReport),
     Verify(VerifyReport),
     Repair(RepairReport),

@@ -11,6 +11,7 @@ use serde_json::Value;
 use crate::format::ids::RecordDigest;
 use crate::format::names::{AliasName, Label, ModelName, Reference};
 use crate::format::record::{CheckResult, Mark};
+use crate::ops::Document;
 
 /// What is to be sealed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -105,6 +106,17 @@ pub struct RollbackOptions {
 pub struct ExportOptions {
     pub reference: Reference,
     pub directory: PathBuf,
+    /// What is written there too.
+    pub documents: Vec<Document>,
+    /// Leave out the files themselves.
+    pub documents_only: bool,
+}
+
+impl ExportOptions {
+    /// The files alone.
+    pub fn files(reference: Reference, directory: PathBuf) -> Self {
+        Self { reference, directory, documents: Vec::new(), documents_only: false }
+    }
 }
 
 /// Check the store; with `read_data` every stored byte too.
@@ -202,6 +214,10 @@ pub enum Request {
         alias: AliasName,
     },
     Export(ExportOptions),
+    /// What is to be signed of a version.
+    Statement {
+        reference: Reference,
+    },
     Warm(WarmOptions),
     Verify(VerifyOptions),
     /// Rebuild the catalog from packs, manifests and history.

@@ -53,6 +53,9 @@ impl Workspace {
                 Report::Retarget(self.remove_alias(context, &model, &alias)?)
             }
             Request::Export(options) => Report::Export(self.export(context, &options, progress)?),
+            Request::Statement { reference } => {
+                Report::Statement(self.statement(context, &reference)?)
+            }
             Request::Warm(options) => Report::Warm(self.warm(context, &options, progress)?),
             Request::Verify(options) => Report::Verify(self.verify(context, &options, progress)?),
             Request::Repair => Report::Repair(self.repair(context)?),

@@ -15,6 +15,7 @@ mod control;
 mod daemon;
 mod damage;
 mod diff;
+mod documents;
 mod draft;
 mod faults;
 mod full;

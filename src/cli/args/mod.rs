@@ -2,6 +2,7 @@
 
 mod compare;
 mod governance;
+mod takeover;
 
 use std::path::PathBuf;
 
@@ -13,6 +14,7 @@ pub use self::governance::{
     Approvals, Approve, BreakGlass, Check, CheckCommand, Mark, MarkWord, Policy, PolicyCommand,
     Revoke,
 };
+pub use self::takeover::{Export, ExportFormat};
 use super::config::STORE_VARIABLE;
 use super::size::parse_bytes;
 use crate::format::names::{AliasName, ModelName, NameError, Reference};
@@ -277,18 +279,6 @@ pub enum AliasCommand {
         /// Name of the alias
         alias: AliasName,
     },
-}
-
-/// Write a version's files into a directory
-#[derive(Args, Debug, PartialEq)]
-#[command(after_help = "Example:\n  modelfs export churn/prod ./churn-prod")]
-pub struct Export {
-    /// The version: MODEL, MODEL/vN or MODEL/ALIAS
-    #[arg(value_name = "REF")]
-    pub reference: Reference,
-    /// A directory that is empty or does not exist yet
-    #[arg(value_name = "DIR")]
-    pub directory: PathBuf,
 }
 
 /// Make plain copies of a version's files, so that they are read as fast as any file

@@ -89,7 +89,7 @@ impl<'a> Places<'a> {
         }
         let directory = self.scratch.join(format!("files-{number}"));
         let reference = Reference { model: model.clone(), at: At::Version(*number) };
-        let options = ExportOptions { reference, directory: directory.clone() };
+        let options = ExportOptions::files(reference, directory.clone());
         ask(self.store, Request::Export(options))?;
         self.copies.insert(below, directory.clone());
         Ok(directory)
