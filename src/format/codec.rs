@@ -380,11 +380,7 @@ pub fn decode(
             let expected = block.stored_bytes as usize;
             return Err(CodecError::Length { expected, found: rest.len() });
         };
-        let start = index * BLOCK_BYTES;
-        let base = match codec {
-            Codec::Delta => base.get(start..start + out.len()).unwrap_or_default(),
-            _ => base,
-        };
+        let base = base_of(codec, base, index, out.len());
         decode_block(codec, block, stored, base, out)?;
         rest = after;
     }
@@ -392,6 +388,37 @@ pub fn decode(
         return Err(CodecError::Length { expected: plain_bytes, found: payload.len() });
     }
     Ok(())
+}
+
+/// Whether a chunk that was encoded from `plain` decodes to it again; `base` is as for [`decode`].
+///
+/// Block by block: what was decoded is compared while it is in the core's cache. `scratch` is room
+/// for one.
+pub fn reads_back(encoded: &Encoded, base: &[u8], plain: &[u8], scratch: &mut Vec<u8>) -> bool {
+    let Encoded { codec, blocks, payload } = encoded;
+    let mut rest = &payload[..];
+    let same = |(index, (plain, block)): (usize, (&[u8], &Block))| {
+        let stored = rest.split_off(..block.stored_bytes as usize);
+        let base = base_of(*codec, base, index, plain.len());
+        scratch.resize(BLOCK_BYTES, 0);
+        let back = &mut scratch[..plain.len()];
+        stored.is_some_and(|stored| decode_block(*codec, block, stored, base, back).is_ok())
+            && back == plain
+    };
+    blocks.len() == block_count(plain.len())
+        && plain.chunks(BLOCK_BYTES).zip(blocks).enumerate().all(same)
+        && rest.is_empty()
+}
+
+/// What of the bases' plain bytes block `index`, of as many `plain_bytes`, is decoded against.
+fn base_of(codec: Codec, base: &[u8], index: usize, plain_bytes: usize) -> &[u8] {
+    match codec {
+        Codec::Delta => {
+            let start = index * BLOCK_BYTES;
+            base.get(start..start + plain_bytes).unwrap_or_default()
+        }
+        _ => base,
+    }
 }
 
 #[cfg(test)]
@@ -477,6 +504,38 @@ mod tests {
         let encoded = encode_patch(&prefix.clone(), &prefix[1..]);
         assert_eq!(encoded.codec, Codec::Patch);
         assert!(decoded(&encoded, &prefix[1..], 5000).unwrap() == prefix);
+    }
+
+    #[test]
+    fn a_chunk_that_does_not_read_back_is_found_out() {
+        let (plain, base) = (b"layer.0.weight ".repeat(20_000), noise(300_000));
+        let mut near = base.clone();
+        near.iter_mut().step_by(64).for_each(|byte| *byte ^= 1);
+        let mut scratch = Vec::new();
+        for (encoded, base, plain) in [
+            (encode(&plain, Elements::Unknown), &[][..], &plain),
+            (encode(&base, Elements::F32), &[], &base),
+            (encode_delta(&near, Elements::F32, &base), &base, &near),
+            (encode_patch(&near, &base), &base, &near),
+        ] {
+            let mut check =
+                |encoded: &Encoded, plain: &[u8]| reads_back(encoded, base, plain, &mut scratch);
+            assert!(check(&encoded, plain), "{:?}", encoded.codec);
+            for at in [0, BLOCK_BYTES, plain.len() - 1] {
+                let mut other = plain.clone();
+                other[at] ^= 1;
+                assert!(!check(&encoded, &other), "{:?} {at}", encoded.codec);
+            }
+            assert!(!check(&encoded, &plain[..plain.len() - 1]));
+            let mut longer = encoded.clone();
+            longer.payload.push(0);
+            assert!(!check(&longer, plain));
+            let mut shorter = encoded.clone();
+            shorter.payload.pop();
+            assert!(!check(&shorter, plain));
+            shorter.blocks.pop();
+            assert!(!check(&shorter, plain));
+        }
     }
 
     #[test]

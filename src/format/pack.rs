@@ -81,14 +81,8 @@ pub const fn head_bytes(plain_bytes: usize, base_count: usize) -> usize {
     RECORD_FIXED_BYTES + BLOCK_LINE_BYTES * block_count(plain_bytes) + BASE_LINE_BYTES * base_count
 }
 
-/// Appends a record to `out`.
-pub fn encode_record(
-    id: &ChunkId,
-    plain_bytes: u32,
-    encoded: &Encoded,
-    bases: &Bases,
-    out: &mut Vec<u8>,
-) {
+/// The head of a record; the chunk's payload follows it.
+pub fn encode_head(id: &ChunkId, plain_bytes: u32, encoded: &Encoded, bases: &Bases) -> Vec<u8> {
     assert_eq!(encoded.blocks.len(), block_count(plain_bytes as usize));
     let base_count = u8::try_from(bases.chunks.len()).expect("a chunk has at most 16 bases");
     let payload_bytes = u32::try_from(encoded.payload.len()).expect("a chunk is at most 16 MiB");
@@ -109,8 +103,7 @@ pub fn encode_record(
     }
     let check = xxh3_64(&head);
     head[RECORD_FIXED_BYTES - 8..RECORD_FIXED_BYTES].copy_from_slice(&check.to_le_bytes());
-    out.extend_from_slice(&head);
-    out.extend_from_slice(&encoded.payload);
+    head
 }
 
 /// Parses the head of the record that starts `bytes`; `offset` is only for the error.
@@ -295,8 +288,8 @@ mod tests {
         let base = |bytes: &[u8]| ChunkRef { id: ChunkId::of(bytes), bytes: bytes.len() as u32 };
         let bases = Bases { depth: 2, chunks: vec![base(b"weig"), base(b"hts")] };
         let plain_bytes = u32::try_from(plain.len()).unwrap();
-        let mut record = Vec::new();
-        encode_record(&id, plain_bytes, &encoded, &bases, &mut record);
+        let mut record = encode_head(&id, plain_bytes, &encoded, &bases);
+        record.extend_from_slice(&encoded.payload);
         let head = parse_head(&record, 0).unwrap();
         assert_eq!((head.id, head.record_bytes()), (id, record.len() as u64));
         assert_eq!((&head.blocks, &head.bases), (&encoded.blocks, &bases));

@@ -348,19 +348,36 @@ impl<R: Read> PiecesOf<R> {
         }
     }
 
-    /// The next piece, in `room`, which is empty; `None` at the end.
+    /// The next piece, in `room`, whatever that holds; `None` at the end.
     fn next(&mut self, mut room: Vec<u8>) -> io::Result<Option<Vec<u8>>> {
         match self {
-            Self::Content(pieces) => match pieces.next_piece()? {
-                Some(piece) => room.extend_from_slice(piece),
-                None => return Ok(None),
-            },
+            Self::Content(pieces) => {
+                let Some(piece) = pieces.next_piece()? else { return Ok(None) };
+                room.clear();
+                room.extend_from_slice(piece);
+            }
             Self::Fixed(limited) => {
-                limited.by_ref().take(TENSOR_CHUNK_BYTES).read_to_end(&mut room)?;
+                let wanted = limited.limit().min(TENSOR_CHUNK_BYTES);
+                // Only what it grows by is made zero.
+                room.resize(usize::try_from(wanted).expect("at most 1 MiB"), 0);
+                let read = read_up_to(limited, &mut room)?;
+                room.truncate(read);
             }
         }
         Ok((!room.is_empty()).then_some(room))
     }
+}
+
+/// Reads until `out` is full or the source ends; the bytes read.
+fn read_up_to(source: &mut impl Read, out: &mut [u8]) -> io::Result<usize> {
+    let mut done = 0;
+    while done < out.len() {
+        match source.read(&mut out[done..])? {
+            0 => break,
+            count => done += count,
+        }
+    }
+    Ok(done)
 }
 
 /// Tries again while something seems to be open for writing: it may have been closed just now.

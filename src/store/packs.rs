@@ -23,7 +23,8 @@ pub struct FinishedPack {
 
 /// A chunk in stored form that was found to read back, but for its place.
 pub struct Record {
-    bytes: Vec<u8>,
+    head: Vec<u8>,
+    payload: Vec<u8>,
     line: FooterLine,
 }
 
@@ -36,7 +37,7 @@ impl Record {
     pub fn new(
         id: ChunkId,
         plain: &[u8],
-        encoded: &Encoded,
+        encoded: Encoded,
         bases: &Bases,
         base: &[u8],
         scratch: &mut Vec<u8>,
@@ -44,26 +45,23 @@ impl Record {
         let plain_bytes = u32::try_from(plain.len()).expect("a chunk is at most 16 MiB");
         assert!(encoded.codec.takes(bases, plain_bytes), "bases that {:?} has not", encoded.codec);
         // Decode and compare first: a fault of the compressor must not become a stored chunk (P3).
-        scratch.resize(plain.len(), 0);
-        let Encoded { codec, blocks, payload } = encoded;
-        let back = codec::decode(*codec, blocks, payload, base, scratch);
-        if back.is_err() || scratch != plain {
+        if !codec::reads_back(&encoded, base, plain, scratch) {
             return Err(StoreError::Encoder { chunk: id });
         }
         let base_count = bases.chunks.len();
-        let head_bytes = pack::head_bytes(plain.len(), base_count);
-        let mut bytes = Vec::with_capacity(head_bytes + payload.len());
-        pack::encode_record(&id, plain_bytes, encoded, bases, &mut bytes);
+        let head = pack::encode_head(&id, plain_bytes, &encoded, bases);
+        let Encoded { codec, payload, .. } = encoded;
+        let record_bytes = head.len() + payload.len();
         let line = FooterLine {
             id,
             offset: 0,
-            record_bytes: u32::try_from(bytes.len()).expect("a record is at most some MiB"),
+            record_bytes: u32::try_from(record_bytes).expect("a record is at most some MiB"),
             plain_bytes,
-            codec: *codec,
+            codec,
             depth: bases.depth,
             base_count: u8::try_from(base_count).expect("a chunk has at most 16 bases"),
         };
-        Ok(Self { bytes, line })
+        Ok(Self { head, payload, line })
     }
 }
 
@@ -98,7 +96,8 @@ impl<'a> OpenPack<'a> {
     /// Appends a chunk.
     pub fn put(&mut self, record: &Record) -> Result<(), StoreError> {
         let offset = u32::try_from(self.bytes).expect("a pack is closed long before 4 GiB");
-        self.append(&record.bytes)?;
+        self.append(&record.head)?;
+        self.append(&record.payload)?;
         self.lines.push(FooterLine { offset, ..record.line });
         Ok(())
     }

@@ -130,7 +130,7 @@ impl Store {
             // What is stored anew stands alone: a base might need the very chunk that is damaged (C2).
             Found::Damaged => encode::alone(plain, piece.elements),
         };
-        Record::new(chunk.id, plain, &form.encoded, &form.bases, &form.base_plain, scratch)
+        Record::new(chunk.id, plain, form.encoded, &form.bases, &form.base_plain, scratch)
     }
 
     /// Makes a manifest durable under its name.
@@ -193,14 +193,11 @@ impl<'scope> ChunkWriter<'scope> {
         Self { batches, answers, appender, pieces, pieces_bytes: 0, put_count: 0, used }
     }
 
-    /// Room for a piece, empty.
+    /// Room for a piece, with whatever is in it.
     pub fn room(&self) -> Vec<u8> {
         // Somebody else may still look at what comes back: then it is left to them.
         let used = self.used.try_recv().ok().and_then(|used| Arc::try_unwrap(used).ok());
-        used.map_or_else(Vec::new, |mut room| {
-            room.clear();
-            room
-        })
+        used.unwrap_or_default()
     }
 
     /// Stores a chunk unless it is there; its index in [`Written::chunks`].
