@@ -108,7 +108,7 @@ impl AsFd for Backing {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match &*self.0 {
             Handle::Draft(file) => file.file().as_fd(),
-            Handle::Sealed(_, Some(hot)) => hot.file().as_fd(),
+            Handle::Sealed(_, Some(hot), _) => hot.file().as_fd(),
             _ => unreachable!("only draft files and hot files back others"),
         }
     }
@@ -123,7 +123,7 @@ impl Backing {
     /// Whether it is what it was; one that was changed behind our back may not be used once more.
     pub fn is_intact(&self) -> bool {
         match &*self.0 {
-            Handle::Sealed(_, Some(hot)) => hot.is_intact(),
+            Handle::Sealed(_, Some(hot), _) => hot.is_intact(),
             _ => true,
         }
     }

@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use parking_lot::Mutex;
 
@@ -39,8 +40,9 @@ pub struct DirectoryHandle {
 /// What a handle is open to.
 #[derive(Debug)]
 pub enum Handle {
-    /// With the hot file that holds the same bytes, where there was one.
-    Sealed(SealedPlace, Option<HotFile>),
+    /// With the hot file that holds the same bytes, where there was one, and the bytes that were
+    /// decoded for its readers.
+    Sealed(SealedPlace, Option<HotFile>, AtomicU64),
     Draft(DraftFile),
     /// A text as it was when it was opened.
     Text(Vec<u8>),

@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::answer::{Backing, Cache, Opened, Reader, Way};
 use super::control::{ControlHandle, Written};
@@ -98,7 +98,9 @@ impl Filesystem {
         out: &mut [u8],
     ) -> Result<usize, FsError> {
         match &*self.handles.get(handle)? {
-            Handle::Sealed(place, hot) => self.read_sealed(place, hot.as_ref(), offset, out),
+            Handle::Sealed(place, hot, decoded) => {
+                self.read_sealed(place, (hot.as_ref(), decoded), offset, out)
+            }
             Handle::Draft(file) => file.read_at(out, offset).map_err(FsError::Draft),
             Handle::Text(text) => Ok(copy_from(text, offset, out)),
             Handle::Shared(text) => Ok(copy_from(text.as_bytes(), offset, out)),
@@ -189,7 +191,7 @@ impl Filesystem {
         let found = match (&*self.handles.get(handle)?, whence) {
             (Handle::Draft(file), libc::SEEK_DATA) => file.seek_data(offset),
             (Handle::Draft(file), libc::SEEK_HOLE) => file.seek_hole(offset),
-            (Handle::Sealed(place, _), libc::SEEK_DATA | libc::SEEK_HOLE) => {
+            (Handle::Sealed(place, ..), libc::SEEK_DATA | libc::SEEK_HOLE) => {
                 match &place.manifest.entry(place.entry).node {
                     Sealed::File(file) if file.bytes <= offset => {
                         Err(io::Error::from_raw_os_error(libc::ENXIO))
@@ -218,7 +220,8 @@ impl Filesystem {
     fn opened_sealed(&self, place: &SealedPlace, file: &FileEntry) -> Opened {
         let hot = self.workspace.open_hot(&place.id, file);
         let is_hot = hot.is_some();
-        let (handle, kept) = self.handles.add(Handle::Sealed(place.clone(), hot));
+        let (handle, kept) =
+            self.handles.add(Handle::Sealed(place.clone(), hot, AtomicU64::new(0)));
         let backing = is_hot.then_some(Backing(kept));
         Opened { handle, cache: Cache::Keep, stream: false, no_flush: true, backing }
     }
@@ -249,7 +252,7 @@ impl Filesystem {
     fn read_sealed(
         &self,
         place: &SealedPlace,
-        hot: Option<&HotFile>,
+        (hot, decoded): (Option<&HotFile>, &AtomicU64),
         offset: u64,
         out: &mut [u8],
     ) -> Result<usize, FsError> {
@@ -260,7 +263,10 @@ impl Filesystem {
             self.counts.hot_reads.fetch_add(1, Ordering::Relaxed);
             return Ok(count);
         }
-        Ok(self.workspace.read_file(&place.manifest, file, offset, out)?)
+        let count = self.workspace.read_file(&place.manifest, file, offset, out)?;
+        let before = decoded.fetch_add(count as u64, Ordering::Relaxed);
+        self.workspace.note_decoded(file, before..before + count as u64);
+        Ok(count)
     }
 }
 

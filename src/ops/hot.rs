@@ -5,6 +5,7 @@
 //! are left undone, which costs speed and nothing else.
 
 use std::collections::{BTreeSet, HashSet, VecDeque};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use parking_lot::{Condvar, Mutex};
@@ -21,6 +22,12 @@ use crate::store::hot::{Adopted, Begun, Checked, Claim, Found, HOT_FILE_BYTES_MI
 const WISHES_MAX: usize = 1_024;
 /// Files that wait to be hashed. With more, they are noted again at their next open.
 const UNSURE_MAX: usize = 65_536;
+/// Files that were read and are not hot, of which the next open is awaited. With more, some are forgotten.
+const READ_MAX: usize = 65_536;
+/// Of what was decoded through one handle of a file, the part that counts as reading it.
+const READ_SHARE: u64 = 2;
+/// Files that wait for a hot copy because they were opened again. With more, none is added.
+const AGAIN_MAX: usize = 1_024;
 /// Files of one draft that are moved; the rest of a draft of more large files is not hot.
 const MOVED_FILES_MAX: usize = 10_000;
 /// Aliased versions whose files are looked for at the start; those of others count as not aliased.
@@ -43,6 +50,8 @@ enum Job {
     Settle,
     Check(BlobDigest),
     Warm(Wish),
+    /// A file of a version, which is read again and again.
+    Keep(ManifestId, BlobDigest),
 }
 
 #[derive(Default)]
@@ -50,6 +59,9 @@ struct Notes {
     settle: bool,
     unsure: BTreeSet<BlobDigest>,
     wishes: VecDeque<Wish>,
+    /// Files of which most was decoded for a reader.
+    read: BTreeSet<BlobDigest>,
+    again: VecDeque<(ManifestId, BlobDigest)>,
     /// What is being warmed in the background.
     warming: Option<WarmStatus>,
     closing: bool,
@@ -110,6 +122,9 @@ impl HotJobs {
             if let Some(wish) = notes.wishes.pop_front() {
                 return Some(Job::Warm(wish));
             }
+            if let Some((version, digest)) = notes.again.pop_front() {
+                return Some(Job::Keep(version, digest));
+            }
             self.changed.wait(&mut notes);
         }
     }
@@ -125,6 +140,11 @@ impl Workspace {
                 Job::Check(digest) => {
                     self.store.hot().check(&digest, &mut |_| self.may_work());
                 }
+                Job::Keep(version, digest) => {
+                    if let Err(error) = self.keep_read(version, &digest) {
+                        log::warn!("cannot make a hot copy of what is read again: {error}");
+                    }
+                }
                 Job::Warm(wish) => {
                     if let Err(error) = self.warm_wish(&wish) {
                         log::warn!("cannot warm `{}/{}`: {error}", wish.model, wish.version);
@@ -139,7 +159,10 @@ impl Workspace {
     pub fn open_hot(&self, version: &ManifestId, file: &FileEntry) -> Option<HotFile> {
         match self.store.hot().find(&file.digest, file.bytes, version) {
             Found::Ready(hot) => Some(hot),
-            Found::Absent => None,
+            Found::Absent => {
+                self.note_opened(version, file);
+                None
+            }
             Found::Unsure => {
                 self.hot_jobs.leave(|notes| {
                     if notes.unsure.len() < UNSURE_MAX {
@@ -149,6 +172,53 @@ impl Workspace {
                 None
             }
         }
+    }
+
+    /// Notes that bytes of a file were decoded for who has it open: those from `start` to `end` of all
+    /// that were, wherever they lie.
+    pub fn note_decoded(&self, file: &FileEntry, Range { start, end }: Range<u64>) {
+        let most = file.bytes / READ_SHARE;
+        if HOT_FILE_BYTES_MIN <= file.bytes
+            && (start..end).contains(&most)
+            && self.store.hot().is_on()
+        {
+            self.hot_jobs.leave(|notes| {
+                if READ_MAX <= notes.read.len() {
+                    notes.read.pop_first();
+                }
+                notes.read.insert(file.digest);
+            });
+        }
+    }
+
+    /// Leaves a note to make a hot copy of a file that was read before: the kernel keeps what it was
+    /// given, but hands it out more slowly than pages of the disk's own file system.
+    fn note_opened(&self, version: &ManifestId, file: &FileEntry) {
+        if file.bytes < HOT_FILE_BYTES_MIN || !self.store.hot().is_on() {
+            return;
+        }
+        let mut notes = self.hot_jobs.notes.lock();
+        if notes.read.remove(&file.digest) && notes.again.len() < AGAIN_MAX {
+            notes.again.push_back((*version, file.digest));
+            drop(notes);
+            self.hot_jobs.changed.notify_all();
+        }
+    }
+
+    /// Makes a hot copy of a file of a version where there is room: nothing goes for it.
+    fn keep_read(&self, version: ManifestId, digest: &BlobDigest) -> Result<(), OpsError> {
+        let manifest = self.manifest(&version)?;
+        let files = files_to_warm(&manifest, None);
+        let Some((path, file)) = files.iter().find(|(_, file)| file.digest == *digest) else {
+            return Ok(());
+        };
+        if !self.store.hot().has_room(file.bytes) {
+            log::debug!("`{path}` is read again and stays cold: there is no room");
+            return Ok(());
+        }
+        let claim = Claim { version, strong: false, aliased: self.aliased() };
+        self.warm_file(&claim, &manifest, file, &mut |_| self.may_work())?;
+        Ok(())
     }
 
     /// Reads from a hot file; `None` where it cannot be used any more.

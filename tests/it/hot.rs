@@ -270,6 +270,52 @@ fn warm_makes_a_version_hot() {
 }
 
 #[test]
+fn a_file_that_is_read_again_becomes_hot_where_there_is_room() {
+    require_root();
+    let mut mount = Mount::with_churn();
+    let (first, second) = (noise(1, BYTES), noise(2, BYTES));
+    mount.seal_files("churn", &[("w", &first), ("x", &second)], "one");
+    mount.stop();
+    fs::remove_dir_all(hot_directory(&mount)).expect("it is ours");
+    mount.start();
+    assert_reads(&mount, "churn/v1/w", &first);
+    // Only a part of this one is read, however often it is opened.
+    for _ in 0..3 {
+        let file = File::open(mount.path("churn/v1/x")).expect("sealed");
+        file.read_exact_at(&mut [0; 8], 0).expect("a few bytes");
+    }
+    assert!(hot_files(&mount).is_empty(), "it was read once");
+    assert_reads(&mount, "churn/v1/w", &first);
+    wait_for("the file that was read again", || is_hot(&mount, &first).then_some(()));
+    assert!(!is_hot(&mount, &second));
+    wait_for("an open that passes through", || {
+        assert_reads(&mount, "churn/v1/w", &first);
+        (0 < counts(&mount).0).then_some(())
+    });
+    mount.assert_sound();
+}
+
+#[test]
+fn nothing_goes_for_a_file_that_is_read_again() {
+    let mut mount = Mount::with_churn();
+    let (first, second) = (noise(1, BYTES), noise(2, BYTES));
+    mount.seal_files("churn", &[("w", &first)], "one");
+    fs::remove_file(hot_file(&mount, &first)).expect("it is ours");
+    mount.seal_files("churn", &[("w", &second)], "two");
+    mount.stop();
+    mount.set_options(&["--allow-other", "--hot-bytes", "500K"]);
+    mount.start();
+    for _ in 0..4 {
+        assert_reads(&mount, "churn/v1/w", &first);
+    }
+    // Whatever was noted is done before this.
+    let third = noise(3, 4_096);
+    mount.seal_files("churn", &[("w", &third)], "three");
+    assert!(is_hot(&mount, &second) && !is_hot(&mount, &first));
+    mount.assert_sound();
+}
+
+#[test]
 fn a_retarget_warms_through_every_door() {
     let mount = Mount::with_churn();
     let contents: Vec<Vec<u8>> = (1..4).map(|seed| noise(seed, BYTES)).collect();

@@ -181,6 +181,11 @@ impl Hot {
         HotTotals { files, bytes, bytes_max: if self.is_on { table.limit() } else { 0 } }
     }
 
+    /// Whether a file of so many bytes finds room without another going for it.
+    pub fn has_room(&self, bytes: u64) -> bool {
+        self.is_on && self.table.lock().has_room(bytes)
+    }
+
     /// All that are there, the least recently used first.
     pub fn digests(&self) -> Vec<BlobDigest> {
         self.table.lock().digests()

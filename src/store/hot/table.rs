@@ -137,6 +137,12 @@ impl Table {
         self.reserved -= charge_of(bytes);
     }
 
+    /// Whether `bytes` more fit beside all that is there.
+    pub fn has_room(&self, bytes: u64) -> bool {
+        let kept = self.charged + self.reserved + OWN_BYTES;
+        kept.saturating_add(charge_of(bytes)) <= self.limit
+    }
+
     /// What would have to go for `bytes` more, the least recently used first and files of aliased
     /// versions last; `None` where it does not fit whatever goes. Files of the claim's own version
     /// stay.
