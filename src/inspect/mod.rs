@@ -20,6 +20,7 @@ mod protobuf;
 mod quants;
 mod reader;
 mod safetensors;
+mod stream;
 mod table;
 mod torch;
 mod trees;
@@ -266,13 +267,7 @@ impl From<io::Error> for Stop {
 /// The formats that the first bytes of `file` do not rule out, the likely ones first.
 fn candidates(file: &dyn ReadAt, name: &OsStr) -> io::Result<Vec<FileFormat>> {
     let mut head = [0; 16];
-    let mut count = 0;
-    while count < head.len() {
-        match file.read_at(count as u64, &mut head[count..])? {
-            0 => break,
-            more => count += more.min(head.len() - count),
-        }
-    }
+    let count = kind::read_head(file, &mut head)?;
     let head = &head[..count];
     for (magic, format) in [
         (gguf::MAGIC.as_slice(), FileFormat::Gguf),

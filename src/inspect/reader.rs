@@ -137,6 +137,15 @@ impl<'a> Reader<'a> {
         Ok(if line.is_empty() { None } else { Some(line) })
     }
 
+    /// Reads into the start of `out` what lies at `at`; 0 only if `out` is empty.
+    pub fn some(&mut self, at: u64, out: &mut [u8]) -> Result<usize, Stop> {
+        let ready = self.ready(at, out.len())?;
+        let count = ready.len().min(out.len());
+        out[..count].copy_from_slice(&ready[..count]);
+        self.spend(count)?;
+        Ok(count)
+    }
+
     /// Fills `out` with what lies at `at`, all of which is in the file.
     fn fill(&mut self, at: u64, out: &mut [u8]) -> Result<(), Stop> {
         self.spend(out.len())?;

@@ -30,7 +30,7 @@ pub(super) fn read(reader: &mut Reader<'_>, into: &mut Builder) -> Result<(), St
     while next.as_ref().is_some_and(|line| line.starts_with(TREE)) {
         let (fields, end) = read_fields(&mut lines)?;
         let groups = into.ensemble.group_count.max(1);
-        let group = u32::try_from(into.tree_count() % groups).unwrap_or(u32::MAX);
+        let group = u32::try_from(into.ensemble.trees.len() as u64 % groups).unwrap_or(u32::MAX);
         let tree = tree_of(&fields, group, into)?;
         into.add_tree(tree)?;
         next = end;

@@ -1,9 +1,11 @@
 //! Boosted trees: what XGBoost and LightGBM write, in one form.
 //!
-//! Invariant B1: the nodes of a tree are reached from its root, the first one, each on one way: a
-//! child stands once and is never the root, so that a walk ends.
+//! Invariant B1: the nodes of a tree are all reached from its root, the first one, each on one way, so
+//! that a walk ends.
 
 mod lightgbm;
+mod ubjson;
+mod xgboost;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -62,7 +64,8 @@ pub struct Tree {
 pub struct TreeNode {
     /// `None`: a leaf.
     pub split: Option<Split>,
-    /// What a leaf adds; what this node would add if it were one.
+    /// What a leaf adds, to all outputs together where it adds to several; what this node would add if
+    /// it were a leaf, where the file says that.
     pub value: f64,
     /// Sum of the hessians of the training rows that came here.
     pub cover: f64,
@@ -99,9 +102,11 @@ pub enum Test {
 pub fn ensemble(name: &OsStr, file: &dyn ReadAt) -> Result<Ensemble, InspectError> {
     let format = kind_of(file, name)?;
     let reader = &mut Reader::of_whole(file);
-    let mut builder = Builder::keeping();
+    let mut builder = Builder::new();
     let read = match format {
         "lightgbm" => lightgbm::read(reader, &mut builder),
+        "xgboost-json" => xgboost::read_json(reader, &mut builder),
+        "xgboost-ubj" => xgboost::read_ubjson(reader, &mut builder),
         _ => Err(Stop::Unknown),
     };
     match read {
@@ -117,14 +122,8 @@ pub(super) struct Builder {
 }
 
 impl Builder {
-    /// Keeps the trees.
-    pub fn keeping() -> Self {
+    pub fn new() -> Self {
         Self { ensemble: Ensemble::default(), bytes_left: TABLE_BYTES_MAX }
-    }
-
-    /// Trees so far.
-    pub fn tree_count(&self) -> u64 {
-        self.ensemble.trees.len() as u64
     }
 
     /// Counts memory.
@@ -132,6 +131,11 @@ impl Builder {
         let left = self.bytes_left.checked_sub(bytes);
         self.bytes_left = left.ok_or(Stop::Malformed("its trees are too large"))?;
         Ok(())
+    }
+
+    /// Counts memory that was counted and is free again.
+    pub fn give_back(&mut self, bytes: usize) {
+        self.bytes_left = self.bytes_left.saturating_add(bytes).min(TABLE_BYTES_MAX);
     }
 
     /// Keeps something that has a name.
@@ -147,24 +151,42 @@ impl Builder {
         Ok(())
     }
 
-    /// Adds a tree whose nodes were counted by [`Builder::spend`].
+    /// Adds a tree whose nodes were counted by [`Builder::spend`]. Nodes that its root does not lead
+    /// to, which pruning leaves behind, are dropped.
     pub fn add_tree(&mut self, tree: Tree) -> Result<(), Stop> {
         self.spend(size_of::<Tree>())?;
-        check_nodes(&tree.nodes)?;
-        self.ensemble.trees.push(tree);
+        let nodes = reached(tree.nodes)?;
+        self.ensemble.trees.push(Tree { nodes, ..tree });
         Ok(())
     }
 }
 
-/// Checks that the nodes are a tree (B1).
-fn check_nodes(nodes: &[TreeNode]) -> Result<(), Stop> {
-    let mut has_parent = vec![false; nodes.len()];
-    let children = nodes.iter().filter_map(|node| node.split.as_ref()).flat_map(|it| it.children);
-    for child in children {
-        match has_parent.get_mut(child as usize) {
-            Some(seen) if child != 0 && !*seen => *seen = true,
-            _ => return Err(Stop::Malformed("the nodes of a tree are no tree")),
+/// The nodes that the first one leads to, in their order (B1).
+fn reached(mut nodes: Vec<TreeNode>) -> Result<Vec<TreeNode>, Stop> {
+    let wrong = || Stop::Malformed("the nodes of a tree are no tree");
+    let mut is_reached = vec![false; nodes.len()];
+    let mut next = vec![0];
+    while let Some(index) = next.pop() {
+        let seen = is_reached.get_mut(index as usize).ok_or_else(wrong)?;
+        if std::mem::replace(seen, true) {
+            return Err(wrong());
         }
+        let split = nodes[index as usize].split.as_ref();
+        next.extend(split.into_iter().flat_map(|split| split.children));
     }
-    Ok(())
+    if is_reached.iter().all(|is_reached| *is_reached) {
+        return Ok(nodes);
+    }
+    let mut places = Vec::with_capacity(nodes.len());
+    let mut count = 0_u32;
+    for is_reached in &is_reached {
+        places.push(count);
+        count += u32::from(*is_reached);
+    }
+    let mut kept = is_reached.iter();
+    nodes.retain(|_| kept.next().is_some_and(|is_reached| *is_reached));
+    for split in nodes.iter_mut().filter_map(|node| node.split.as_mut()) {
+        split.children = split.children.map(|child| places[child as usize]);
+    }
+    Ok(nodes)
 }
