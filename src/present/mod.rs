@@ -6,6 +6,7 @@
 
 mod diff;
 mod document;
+mod figures;
 mod markdown;
 pub mod table;
 mod text;

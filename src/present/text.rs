@@ -6,7 +6,12 @@ use super::table::{Table, printable};
 /// The document as lines for a terminal or a file.
 pub fn text(document: &Document) -> String {
     let mut text = printable(&document.title) + "\n";
+    let mut after_grid = false;
     for block in &document.blocks {
+        if after_grid && matches!(block, Block::Grid(_)) {
+            text.push('\n');
+        }
+        after_grid = matches!(block, Block::Grid(_));
         match block {
             Block::Heading(heading) => text += &format!("\n{}\n", printable(heading)),
             Block::Note(note) => text += &format!("{}\n", printable(note)),

@@ -165,6 +165,59 @@ fn a_tensor_is_followed_into_other_files_and_names() {
 }
 
 #[test]
+fn trees_are_those_of_the_libraries_own_dumps() {
+    let python = Python::with("trees", &["numpy==2.4.6", "lightgbm==4.7.0", "xgboost-cpu==3.2.0"]);
+    let bench = Bench::new();
+    let place = bench.root.join("trees");
+    let expected = python.run("trees.py", &[&place]);
+    seal(&bench, "m", &place.join("1"));
+    seal(&bench, "m", &place.join("2"));
+    let report = bench.cli_json(&["diff", "m/v1", "m/v2"]);
+    let found = report["ensembles"].as_array().expect("a list");
+    for path in ["lightgbm.txt"] {
+        let change = found.iter().find(|it| it["path"] == path);
+        let change = change.unwrap_or_else(|| panic!("`{path}` is not in {found:#?}"));
+        let expected = &expected[path];
+        for count in ["trees_kept", "trees_added", "trees_removed"] {
+            assert_eq!(change[count], expected[count], "{path}: {count}");
+        }
+        assert_eq!(change["trees_kept_first"], expected["trees_kept"], "{path}");
+        let features = change["features"].as_array().expect("a list");
+        for (name, _) in expected["after"].as_object().expect("an object") {
+            let feature = features.iter().find(|it| it["feature"] == name.as_str());
+            let feature = feature.unwrap_or_else(|| panic!("{path}: no feature `{name}`"));
+            for side in ["before", "after"] {
+                for (figure, value) in expected[side][name].as_object().expect("an object") {
+                    let shown = &feature[side][figure];
+                    assert!(
+                        is_close(shown, value),
+                        "{path}: {name} {side} {figure}: {shown} {value}"
+                    );
+                }
+            }
+        }
+        let constraints = json!([
+            {"key": "age", "before": null, "after": "rising"},
+            {"key": "evaluation", "before": null, "after": "falling"},
+        ]);
+        assert_eq!(change["constraints"], constraints, "{path}");
+    }
+}
+
+#[test]
+fn values_in_files_are_compared_by_name() {
+    let bench = Bench::new();
+    let config = |layers: u32| json!({"model": {"layers": layers, "width": 64}, "tags": ["a"]});
+    let (first, second) = (config(2).to_string(), config(3).to_string());
+    seal_files(&bench, "m", 1, &[("config.json", first.as_bytes()), ("broken.json", b"{")]);
+    seal_files(&bench, "m", 2, &[("config.json", second.as_bytes()), ("broken.json", b"{}")]);
+    let report = bench.cli_json(&["diff", "m/v1", "m/v2"]);
+    let values = json!([{"key": "model.layers", "before": 2, "after": 3}]);
+    assert_eq!(report["values"], json!([{"path": "config.json", "values": values}]));
+    bench.cli(&["diff", "m/v1", "m/v2"]).ok().says("Values in config.json").says("model.layers");
+}
+
+#[test]
 fn metadata_of_two_models_is_compared() {
     let bench = Bench::new();
     bench.write("files/a.txt", "one");

@@ -12,6 +12,8 @@ use crate::format::manifest::{EntryIndex, FileEntry, METADATA_NAME, Manifest, No
 pub(super) struct FilePair {
     pub before: EntryIndex,
     pub after: EntryIndex,
+    /// In the later version.
+    pub path: Vec<u8>,
 }
 
 /// An entry that stands for itself, by its path.
@@ -37,7 +39,7 @@ pub(super) fn compare(before: &Manifest, after: &Manifest) -> (FileChanges, Vec<
         if let (Node::File(_), Node::File(_)) =
             (&before.entry(entry).node, &after.entry(found.entry).node)
         {
-            pairs.push(FilePair { before: entry, after: found.entry });
+            pairs.push(FilePair { before: entry, after: found.entry, path: found.path });
         }
     }
     let mut removed: Vec<Found> =
@@ -49,7 +51,11 @@ pub(super) fn compare(before: &Manifest, after: &Manifest) -> (FileChanges, Vec<
         let (old, new) = (shown(&old.path), shown(&new.path));
         changes.renamed.push(FileRename { before: old, after: new, bytes });
     }
-    pairs.extend(renamed.iter().map(|(old, new)| FilePair { before: old.entry, after: new.entry }));
+    pairs.extend(renamed.into_iter().map(|(old, new)| FilePair {
+        before: old.entry,
+        after: new.entry,
+        path: new.path,
+    }));
     let line = |of: &Manifest, found: &Found| FileLine {
         path: shown(&found.path),
         form: form(of, found.entry),

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use super::report::{LISTED_MAX, MetadataChanges, ValueChange};
 
 /// Values by their name.
-type Named = BTreeMap<String, Value>;
+pub(super) type Named = BTreeMap<String, Value>;
 
 /// Compares two metadata, their lists of files left out.
 pub(super) fn compare(before: &Value, after: &Value) -> MetadataChanges {
@@ -44,8 +44,13 @@ fn changes(mut before: Named, after: Named, keep: Keep) -> Vec<ValueChange> {
     some.map(|(key, (before, after))| ValueChange { key, before, after }).take(LISTED_MAX).collect()
 }
 
+/// What is not the same.
+pub(super) fn changes_of(before: Named, after: Named) -> Vec<ValueChange> {
+    changes(before, after, Keep::Changed)
+}
+
 /// An object's members, those of objects within it by names with dots. What is null is not there.
-fn flat(value: &Value) -> Named {
+pub(super) fn flat(value: &Value) -> Named {
     let mut found = Named::new();
     // Canonical JSON is not nested deeper than its parser goes.
     let mut open: Vec<(String, &Map<String, Value>)> = Vec::new();

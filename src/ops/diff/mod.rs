@@ -1,16 +1,20 @@
 //! Diff: what changed from one version to another, of any two models.
 //!
 //! Files and tensors are told apart by what the manifests say of them; only tensors that are not the
-//! same are read (`measure`). Versions never change, so an answer holds for ever and is kept.
+//! same are read (`measure`), and headers, graphs and trees of files that changed (`contents`). Versions never change, so an answer holds for ever and is kept.
 
+mod contents;
 mod figures;
 mod files;
+mod graphs;
 mod kept;
 mod layers;
 mod measure;
 mod metadata;
 mod report;
+mod stored;
 mod tensors;
+mod trees;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -91,6 +95,7 @@ impl Workspace {
         let new_tabled = Tabled::new(&new, &new_tables);
         let matched = tensors::compare(&old_tabled, &new_tabled, &pairs);
         let (distances, bytes_read) = self.measure(&matched, &old_tabled, &new_tabled, progress)?;
+        let contents = self.compare_contents(&old_tabled, &new_tabled, &pairs)?;
         Ok(DiffReport {
             metadata: metadata::compare(&old.metadata, &new.metadata),
             before: before.side,
@@ -98,7 +103,10 @@ impl Workspace {
             files,
             tensors: changes(&matched, &distances, &old_tabled, &new_tabled),
             layers: layers(&matched, &distances),
-            bytes_read,
+            graphs: contents.graphs,
+            ensembles: contents.ensembles,
+            values: contents.values,
+            bytes_read: bytes_read + contents.bytes_read,
         })
     }
 

@@ -21,6 +21,12 @@ pub struct DiffReport {
     pub tensors: TensorChanges,
     /// Those in which something changed, in their natural order.
     pub layers: Vec<LayerChange>,
+    /// Of ONNX files, where more changed than numbers.
+    pub graphs: Vec<GraphChange>,
+    /// Of boosted trees.
+    pub ensembles: Vec<EnsembleChange>,
+    /// What other files say of themselves: headers of models, members of short JSON.
+    pub values: Vec<FileValues>,
     /// Bytes of files that were read for it. Tensors that are the same are told by their digests.
     pub bytes_read: u64,
 }
@@ -217,4 +223,96 @@ pub struct LayerChange {
     /// Of all tensors of the layer that changed, as if they were one.
     pub relative_l2: Option<f64>,
     pub max_abs: Option<f64>,
+}
+
+/// How often an operator stands in a graph.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OperatorChange {
+    /// With its domain: `ai.onnx:MatMul`.
+    pub operator: String,
+    /// Graphs within the graph counted.
+    pub before: u64,
+    pub after: u64,
+    /// Nodes of the graph that the other does not have: of other wires, or of attributes with other names.
+    pub added: u64,
+    pub removed: u64,
+}
+
+impl OperatorChange {
+    /// An operator that stands nowhere yet.
+    pub(super) fn of(operator: String) -> Self {
+        Self { operator, ..Self::default() }
+    }
+}
+
+/// What changed in an ONNX graph.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GraphChange {
+    pub path: String,
+    /// Operator sets, producer, metadata.
+    pub header: Vec<ValueChange>,
+    pub inputs: Vec<ValueChange>,
+    pub outputs: Vec<ValueChange>,
+    pub nodes_before: u64,
+    pub nodes_after: u64,
+    pub operators: Vec<OperatorChange>,
+    pub initializers_before: u64,
+    pub initializers_after: u64,
+    pub initializers_added: Vec<String>,
+    pub initializers_removed: Vec<String>,
+}
+
+/// How large an ensemble is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EnsembleSide {
+    pub library: String,
+    pub trees: u64,
+    pub splits: u64,
+    pub leaves: u64,
+    /// Splits on the longest way to a leaf.
+    pub depth_max: u64,
+}
+
+/// How trees use a feature.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct FeatureUse {
+    pub splits: u64,
+    /// Of all splits together.
+    pub gain: Option<f64>,
+    pub gain_median: Option<f64>,
+    /// Of the splits that ask for a number.
+    pub threshold_median: Option<f64>,
+}
+
+/// A feature that trees use in another way.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FeatureChange {
+    pub feature: String,
+    pub before: FeatureUse,
+    pub after: FeatureUse,
+}
+
+/// What changed in boosted trees.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EnsembleChange {
+    pub path: String,
+    /// Trees that are the same in both, wherever they stand.
+    pub trees_kept: u64,
+    /// Those of them that stand at the start of both: what was trained on has all of the earlier ones.
+    pub trees_kept_first: u64,
+    pub trees_added: u64,
+    pub trees_removed: u64,
+    pub before: EnsembleSide,
+    pub after: EnsembleSide,
+    pub parameters: Vec<ValueChange>,
+    /// By the name of a feature: `rising` or `falling`; and `interactions`.
+    pub constraints: Vec<ValueChange>,
+    pub features: Vec<FeatureChange>,
+}
+
+/// What changed in a file that has names and values.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FileValues {
+    pub path: String,
+    pub values: Vec<ValueChange>,
 }

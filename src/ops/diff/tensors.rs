@@ -59,7 +59,8 @@ impl<'a> Tabled<'a> {
         Self { manifest, files }
     }
 
-    fn tensors(&self, file: EntryIndex) -> impl Iterator<Item = Located<'a>> {
+    /// The tensors of a file, in the order of their bytes.
+    pub fn tensors(&self, file: EntryIndex) -> impl Iterator<Item = Located<'a>> {
         let tensors = self.files.get(&file).map_or(&[][..], |of| of.tensors);
         tensors.iter().map(move |line| Located { file, line })
     }
@@ -101,7 +102,7 @@ pub(super) fn compare<'a>(
 ) -> Matched<'a> {
     let mut matched = Matched::default();
     let (mut removed, mut added) = (Vec::new(), Vec::new());
-    for FilePair { before: old, after: new } in files {
+    for FilePair { before: old, after: new, .. } in files {
         let within = by_name(before.tensors(*old), after.tensors(*new));
         within.both.into_iter().for_each(|both| matched.put(both));
         removed.extend(within.removed);

@@ -1,10 +1,13 @@
 //! A diff as a document: what a person asks first comes first, and long lists are cut.
 
+mod models;
+
 use std::cmp::Ordering;
 
 use serde_json::Value;
 
 use super::document::{Cell, Document, Grid};
+use super::figures::{figure, number};
 use super::table::{Align, bytes, count, time};
 use crate::ops::{
     DiffReport, DiffSide, EntryForm, EntryKind, Figures, FileChanges, LayerChange, MetadataChanges,
@@ -29,6 +32,7 @@ pub fn diff(report: &DiffReport, rows_max: usize) -> Document {
     page.tensors(&report.tensors);
     page.layers(&report.layers);
     page.tensor_lists(&report.tensors);
+    models::show(&mut page, report);
     page.document.heading("Cost");
     page.document.note(match report.bytes_read {
         0 => "no file had to be read".to_owned(),
@@ -117,6 +121,10 @@ impl Page {
             return;
         }
         self.document.heading(heading);
+        self.value_grid(changes);
+    }
+
+    fn value_grid(&mut self, changes: &[ValueChange]) {
         let columns = [("NAME", LEFT), ("BEFORE", LEFT), ("AFTER", LEFT)];
         self.list(Grid::new(&columns), changes, changes.len() as u64, |change| {
             let (before, after) = (value(change.before.as_ref()), value(change.after.as_ref()));
@@ -401,32 +409,6 @@ fn short(text: &str) -> String {
     shown
 }
 
-/// A figure, or a dash for what is no number.
-fn number(number: Option<f64>) -> String {
-    number.map_or("-".to_owned(), figure)
-}
-
-/// Four digits, whatever the size: `0.01234`, `1.234e-7`.
-fn figure(number: f64) -> String {
-    let size = number.abs();
-    if number == 0.0 {
-        return "0".to_owned();
-    }
-    if !(1e-4..1e6).contains(&size) {
-        return format!("{number:.3e}");
-    }
-    // 1 to 6 digits before the point, or up to 3 zeros behind it.
-    #[allow(clippy::cast_possible_truncation)]
-    let magnitude = size.log10().floor() as i32;
-    let decimals = usize::try_from(3 - magnitude).unwrap_or(0);
-    let text = format!("{number:.decimals$}");
-    if text.contains('.') {
-        text.trim_end_matches('0').trim_end_matches('.').to_owned()
-    } else {
-        text
-    }
-}
-
 // For a display of a few digits.
 #[allow(clippy::cast_precision_loss)]
 fn ratio(part: u64, whole: u64) -> f64 {
@@ -437,26 +419,6 @@ fn ratio(part: u64, whole: u64) -> f64 {
 mod tests {
     use super::*;
     use serde_json::json;
-
-    #[test]
-    fn a_figure_has_four_digits() {
-        for (number, expected) in [
-            (0.0, "0"),
-            (1.0, "1"),
-            (-0.5, "-0.5"),
-            (0.012_345_6, "0.01235"),
-            (0.000_123_456, "0.0001235"),
-            (0.000_012_345_6, "1.235e-5"),
-            (123.456, "123.5"),
-            (123_456.0, "123456"),
-            (1_000.0, "1000"),
-            (1_234_567.0, "1.235e6"),
-            (f64::MAX, "1.798e308"),
-        ] {
-            assert_eq!(figure(number), expected);
-        }
-        assert_eq!(super::number(None), "-");
-    }
 
     #[test]
     fn a_metric_shows_how_far_it_went() {
