@@ -13,6 +13,7 @@ use jiff::Timestamp;
 
 use super::config::{self, COMMAND_CACHE_BYTES};
 use super::failure::{failure, failure_with_hint, of_io, of_protocol};
+use super::key;
 use crate::daemon::protocol::{
     self, Answer, Ask, Envelope, PROTOCOL, ProtocolError, REQUEST_BYTES_MAX,
 };
@@ -42,6 +43,20 @@ pub enum Absent {
     Refuse,
 }
 
+/// Where the store is, and the key that signs what is done to it without a daemon.
+#[derive(Clone, Copy, Debug)]
+pub struct StorePlace<'a> {
+    pub directory: &'a Path,
+    pub sign_key: Option<&'a Path>,
+}
+
+impl<'a> From<&'a Path> for StorePlace<'a> {
+    /// For requests that change nothing.
+    fn from(directory: &'a Path) -> Self {
+        Self { directory, sign_key: None }
+    }
+}
+
 /// A way to have requests done.
 pub enum Client {
     Daemon(Talk),
@@ -53,13 +68,18 @@ impl Client {
     ///
     /// # Errors
     /// `NotFound` without a store, `Busy` while somebody else has it, `Refused` where it is not ours.
-    pub fn open(store: &Path, absent: Absent, hot_limit: HotLimit) -> Result<Self, Failure> {
-        let begun = Instant::now();
+    pub fn open<'a>(
+        place: impl Into<StorePlace<'a>>,
+        absent: Absent,
+        hot_limit: HotLimit,
+    ) -> Result<Self, Failure> {
+        let place = place.into();
+        let (store, begun) = (place.directory, Instant::now());
         loop {
             if let Some(talk) = Talk::open(store)? {
                 return Ok(Self::Daemon(talk));
             }
-            let (pid, holder) = match open_workspace(store, absent, hot_limit)? {
+            let (pid, holder) = match open_workspace(place, absent, hot_limit)? {
                 Opened::Ours(workspace) => return Ok(Self::Direct(workspace)),
                 Opened::Locked { pid, holder } => (pid, holder),
             };
@@ -93,7 +113,11 @@ enum Opened {
     Locked { pid: u32, holder: String },
 }
 
-fn open_workspace(store: &Path, absent: Absent, hot_limit: HotLimit) -> Result<Opened, Failure> {
+fn open_workspace(
+    StorePlace { directory: store, sign_key }: StorePlace<'_>,
+    absent: Absent,
+    hot_limit: HotLimit,
+) -> Result<Opened, Failure> {
     let is_there = match Layout::new(store).config().try_exists() {
         Err(error) if error.kind() == io::ErrorKind::NotADirectory => false,
         looked => looked.map_err(|error| unreachable(store, &error))?,
@@ -108,6 +132,7 @@ fn open_workspace(store: &Path, absent: Absent, hot_limit: HotLimit) -> Result<O
         cache_bytes: COMMAND_CACHE_BYTES,
         hot_limit,
         clock: Timestamp::now,
+        signer: key::read_signer(sign_key)?,
     };
     let caller = config::caller().map_err(|error| of_io("cannot tell who we are", &error))?;
     match Workspace::open(options, Arc::new(store_io::Real), Timestamp::now(), &caller) {

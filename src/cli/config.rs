@@ -14,6 +14,8 @@ use crate::sys::{identity, users};
 
 /// Names the directory of the store.
 pub const STORE_VARIABLE: &str = "MODELFS_STORE";
+/// Names the file of the key that signs records.
+pub const SIGN_KEY_VARIABLE: &str = "MODELFS_SIGN_KEY";
 /// What is logged: `error`, `warn`, `info`, `debug`, `trace`, or one for each module.
 pub const LOG_VARIABLE: &str = "MODELFS_LOG";
 

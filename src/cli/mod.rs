@@ -12,6 +12,7 @@ mod diff;
 mod export;
 pub mod failure;
 mod governance;
+mod key;
 mod mount;
 mod progress;
 mod render;
@@ -23,13 +24,12 @@ mod usage;
 mod verbs;
 
 use std::io::{self, Write};
-use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
 
 use self::args::{Arguments, Command, Policy, PolicyCommand};
-use self::client::Client;
+use self::client::{Client, StorePlace};
 use self::failure::{EXIT_DONE, exit_code, failure, failure_with_hint, of_config, of_io};
 use self::mount::Shown;
 use self::progress::Bar;
@@ -69,14 +69,22 @@ fn say(failure: &Failure, shown: Shown) -> ExitCode {
 
 fn run(arguments: &Arguments, shown: Shown, log: DaemonLog) -> Result<(), Failure> {
     let store = || config::store(arguments.global.store.as_deref()).map_err(|e| of_config(&e));
+    let sign_key = arguments.global.sign_key.as_deref();
     match &arguments.command {
-        Command::Mount(mount) => mount::run(mount, &store()?, shown, log),
+        Command::Mount(mount) => mount::run(mount, &store()?, sign_key, shown, log),
         Command::Umount(umount) => umount::run(umount, shown),
         Command::Diff(arguments) => diff::run(arguments, &store()?, shown),
-        Command::Check(check) => check::run(check, &store()?, shown),
         Command::Export(export) => export::run(export, &store()?, shown),
+        Command::Check(check) => {
+            let store = store()?;
+            check::run(check, StorePlace { directory: &store, sign_key }, shown)
+        }
         command => match (verbs::request(command)?, command) {
-            (Some(request), _) => run_verb(request, &store()?, shown),
+            (Some(request), _) => {
+                let store = store()?;
+                let place = StorePlace { directory: &store, sign_key };
+                run_verb(request, place, shown)
+            }
             (None, Command::Policy(policy)) => check_policy(policy),
             (None, Command::Debug(debug)) => debug::run(&debug.command, &store()?, shown),
             (None, _) => unreachable!("every other command is a verb"),
@@ -95,13 +103,13 @@ fn check_policy(policy: &Policy) -> Result<(), Failure> {
 }
 
 /// Has one request done, by the daemon or here.
-fn ask(request: Request, store: &Path) -> Result<Report, Failure> {
+fn ask<'a>(request: Request, store: impl Into<StorePlace<'a>>) -> Result<Report, Failure> {
     let (absent, hot_limit) = (verbs::where_absent(&request), verbs::hot_limit(&request));
     let client = Client::open(store, absent, hot_limit)?;
     client.run(request, &Bar::default())
 }
 
-fn run_verb(request: Request, store: &Path, shown: Shown) -> Result<(), Failure> {
+fn run_verb(request: Request, store: StorePlace<'_>, shown: Shown) -> Result<(), Failure> {
     let report = ask(request, store)?;
     print(&match shown {
         Shown::Text => render::text(&report),
@@ -121,9 +129,6 @@ fn judge(report: &Report) -> Result<(), Failure> {
             format!("{} files could not be read for the catalog", report.damage.len()),
             "modelfs verify --read-data",
         ),
-        Report::History(report) if report.verified == Some(false) => {
-            ("the chain of the history is broken".to_owned(), "modelfs verify")
-        }
         Report::Plan(plan) => {
             let refused = plan.moves.iter().find(|it| it.verdict == Verdict::Refused);
             let Some(refused) = refused else { return Ok(()) };

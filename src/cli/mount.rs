@@ -14,10 +14,11 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::args::Mount;
+use super::client::StorePlace;
 use super::config::{self, DAEMON_CACHE_BYTES, VERSION};
 use super::failure::{failure, failure_with_hint, of_config, of_daemon, of_io};
 use super::table::printable;
-use super::{print, spill};
+use super::{key, print, spill};
 use crate::daemon::log::DaemonLog;
 use crate::daemon::protocol;
 use crate::daemon::{self, ServeOptions};
@@ -47,21 +48,30 @@ pub enum Shown {
 ///
 /// # Errors
 /// Says why it is not mounted.
-pub fn run(arguments: &Mount, store: &Path, shown: Shown, log: DaemonLog) -> Result<(), Failure> {
+pub fn run(
+    arguments: &Mount,
+    store: &Path,
+    sign_key: Option<&Path>,
+    shown: Shown,
+    log: DaemonLog,
+) -> Result<(), Failure> {
+    // Before the current directory is another.
+    let sign_key = sign_key.map(config::absolute).transpose().map_err(|error| of_config(&error))?;
+    let place = StorePlace { directory: store, sign_key: sign_key.as_deref() };
     let mountpoint = config::absolute(&arguments.mountpoint).map_err(|error| of_config(&error))?;
     if arguments.background {
-        let status = start(arguments, store, &mountpoint)?;
+        let status = start(arguments, place, &mountpoint)?;
         return announce(&status, store, shown);
     }
     if arguments.detached {
-        let done = serve_detached(arguments, store, mountpoint, log.clone());
+        let done = serve_detached(arguments, place, mountpoint, log.clone());
         if let Err(failure) = &done {
             spill(&log);
             tell(&Started::Failed(failure.clone()));
         }
         return done;
     }
-    let options = options(arguments, store, mountpoint, None)?;
+    let options = options(arguments, place, mountpoint, None)?;
     let mut said = Ok(());
     daemon::serve(&options, |status| said = announce(status, store, shown))
         .map_err(|error| of_daemon(&error))?;
@@ -70,16 +80,17 @@ pub fn run(arguments: &Mount, store: &Path, shown: Shown, log: DaemonLog) -> Res
 
 fn options(
     arguments: &Mount,
-    store: &Path,
+    place: StorePlace<'_>,
     mountpoint: PathBuf,
     log: Option<DaemonLog>,
 ) -> Result<ServeOptions, Failure> {
     Ok(ServeOptions {
-        store: store.to_owned(),
+        store: place.directory.to_owned(),
         mountpoint,
         audience: if arguments.allow_other { Audience::Others } else { Audience::Owner },
         cache_bytes: arguments.cache_bytes.unwrap_or(DAEMON_CACHE_BYTES),
         hot_limit: arguments.hot_bytes.map_or(HotLimit::OfDisk, HotLimit::Bytes),
+        signer: key::read_signer(place.sign_key)?,
         owner: config::caller().map_err(|error| of_io("cannot tell who we are", &error))?,
         version: VERSION.to_owned(),
         log,
@@ -101,13 +112,13 @@ fn announce(status: &DaemonStatus, store: &Path, shown: Shown) -> Result<(), Fai
 
 fn serve_detached(
     arguments: &Mount,
-    store: &Path,
+    place: StorePlace<'_>,
     mountpoint: PathBuf,
     log: DaemonLog,
 ) -> Result<(), Failure> {
     process::start_session().map_err(|error| of_io("cannot leave the terminal", &error))?;
     env::set_current_dir("/").map_err(|error| of_io("cannot change to `/`", &error))?;
-    let options = options(arguments, store, mountpoint, Some(log))?;
+    let options = options(arguments, place, mountpoint, Some(log))?;
     let served = daemon::serve(&options, |status| {
         tell(&Started::Ready(status.clone()));
         if let Err(error) = process::close_standard_streams() {
@@ -127,10 +138,17 @@ fn tell(started: &Started) {
 }
 
 /// Starts the daemon as a process of its own and waits until it is mounted.
-fn start(arguments: &Mount, store: &Path, mountpoint: &Path) -> Result<DaemonStatus, Failure> {
+fn start(
+    arguments: &Mount,
+    place: StorePlace<'_>,
+    mountpoint: &Path,
+) -> Result<DaemonStatus, Failure> {
     let program = env::current_exe().map_err(|error| of_io("cannot find this program", &error))?;
     let mut command = Command::new(&program);
-    command.arg("mount").arg("--detached").arg("--store").arg(store);
+    command.arg("mount").arg("--detached").arg("--store").arg(place.directory);
+    if let Some(key) = place.sign_key {
+        command.arg("--sign-key").arg(key);
+    }
     if arguments.allow_other {
         command.arg("--allow-other");
     }

@@ -8,7 +8,7 @@ use crate::format::metadata::Metadata;
 use crate::format::record::{Actor, Move};
 use crate::ops::{
     AliasSummary, CatalogReport, Damage, ExportReport, HistoryReport, HotStatus, ModelSummary,
-    RepairReport, Report, RetargetReport, SnapshotReport, StatusReport, VerifyReport,
+    RepairReport, Report, RetargetReport, SignedReport, SnapshotReport, StatusReport, VerifyReport,
     VersionSummary, WarmReport,
 };
 
@@ -204,14 +204,12 @@ fn history(report: &HistoryReport) -> String {
         );
         text += &format!("{}\n", printable(line.trim_end()));
     }
-    match report.verified {
-        Some(true) => {
-            let records = count(report.seq, "record");
-            text +=
-                &format!("{records}, each chained to the one before it; head {}\n", report.head);
-        }
-        Some(false) => text += "the chain is broken\n",
-        None => {}
+    if report.verified {
+        let records = count(report.seq, "record");
+        text += &format!("{records}, each chained to the one before it; head {}\n", report.anchor);
+    }
+    if let Some(SignedReport { first, records }) = &report.signed {
+        text += &format!("{} from {first} on, each signed\n", count(*records, "record"));
     }
     text
 }

@@ -15,6 +15,7 @@ use super::config;
 use super::failure::{failure_with_hint, of_config, of_io};
 use crate::format::names::{At, ModelName, Reference};
 use crate::format::record::Mark;
+use crate::format::signature::{KEY_BYTES_MAX, PublicKey};
 use crate::ops::{
     ApproveOptions, BreakGlassOptions, Failure, FailureKind, HistoryOptions, HotLimit, MarkOptions,
     POLICY_BYTES_MAX, PromoteOptions, Promotion, Request, RevokeOptions, RollbackOptions,
@@ -45,6 +46,7 @@ pub fn request(command: &Command) -> Result<Option<Request>, Failure> {
             model: history.model.clone(),
             verify: history.verify,
             anchor: history.head,
+            keys: history.key.iter().map(|file| read_public_key(file)).collect::<Result<_, _>>()?,
         }),
         Command::Stats(stats) => {
             Request::Stats(StatsOptions { reference: stats.reference.clone(), files: stats.files })
@@ -134,6 +136,19 @@ fn promote_options(promote: &Promote) -> PromoteOptions {
 /// `Usage` for what is no text or too long to be one.
 pub fn read_policy(file: &Path) -> Result<String, Failure> {
     read_text(file, POLICY_BYTES_MAX, "modelfs policy --help")
+}
+
+fn read_public_key(file: &Path) -> Result<PublicKey, Failure> {
+    let hint = "`openssl pkey -in KEY -pubout` prints one, `ssh-keygen` leaves one in KEY.pub";
+    let text = read_text(file, KEY_BYTES_MAX, hint)?;
+    PublicKey::parse(&text).map_err(|error| Failure {
+        because: vec![error.to_string()],
+        ..failure_with_hint(
+            FailureKind::Usage,
+            format!("cannot read the key `{}`", file.display()),
+            hint,
+        )
+    })
 }
 
 /// The text of a file that somebody wrote for us; `hint` says what it should be.

@@ -29,6 +29,7 @@ use jiff::Timestamp;
 use self::error::DaemonError;
 use self::log::DaemonLog;
 use self::server::{Server, Shared};
+use crate::format::signature::Signer;
 use crate::fs::{Filesystem, Settings};
 use crate::fuse::{MountOptions, Session};
 use crate::ops::{Caller, DaemonStatus, HotLimit, OpenOptions, Workspace};
@@ -63,6 +64,8 @@ pub struct ServeOptions {
     pub audience: Audience,
     pub cache_bytes: u64,
     pub hot_limit: HotLimit,
+    /// Signs the records.
+    pub signer: Option<Arc<Signer>>,
     /// The user who runs the daemon, as a caller at the command line.
     pub owner: Caller,
     pub version: String,
@@ -104,9 +107,13 @@ pub fn serve(options: &ServeOptions, ready: impl FnOnce(&DaemonStatus)) -> Resul
         cache_bytes: options.cache_bytes,
         hot_limit: options.hot_limit,
         clock: Timestamp::now,
+        signer: options.signer.clone(),
     };
     let io = Arc::new(store_io::Real);
     let workspace = Arc::new(Workspace::open(open, io, since, &options.owner)?);
+    if workspace.needs_key() {
+        warn!("the records of this store are signed: without `--sign-key` nothing can be changed");
+    }
     let store = workspace.directory().to_owned();
     if let Some(log) = &options.log {
         log.attach(&Layout::new(&store).log()).map_err(setup("open the log"))?;

@@ -121,7 +121,8 @@ pub fn to_hex(bytes: &[u8]) -> String {
     text
 }
 
-fn parse_hex<const N: usize>(text: &str) -> Result<[u8; N], IdError> {
+/// The bytes that exactly `N * 2` lower-case hexadecimal digits stand for.
+pub(super) fn parse_hex<const N: usize>(text: &str) -> Result<[u8; N], IdError> {
     let wrong = || IdError { text: text.chars().take(80).collect(), expected: N * 2 };
     let digits = text.as_bytes();
     if digits.len() != N * 2 {

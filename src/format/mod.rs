@@ -17,3 +17,4 @@ pub mod names;
 pub mod pack;
 mod planes;
 pub mod record;
+pub mod signature;

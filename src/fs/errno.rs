@@ -79,6 +79,7 @@ fn ops(error: &OpsError) -> Errno {
         | OpsError::ManyRoles { .. } => Errno::EINVAL,
         OpsError::PolicyUnreadable { .. } => Errno::EIO,
         OpsError::HotOff => Errno::EOPNOTSUPP,
+        OpsError::NoKey => Errno::EROFS,
         OpsError::File { source, .. } => disk(source),
         OpsError::Store(error) => store(error),
     }
@@ -98,6 +99,7 @@ fn store(error: &StoreError) -> Errno {
         | StoreError::Pack { .. }
         | StoreError::Record { .. }
         | StoreError::Chain { .. }
+        | StoreError::Signature { .. }
         | StoreError::RecordMissing { .. }
         | StoreError::ChunkMissing { .. }
         | StoreError::ChunkDamaged { .. }

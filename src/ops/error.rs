@@ -59,6 +59,8 @@ pub enum OpsError {
     NotEmpty { path: PathBuf },
     #[error("no hot files are made here: their limit is 0")]
     HotOff,
+    #[error("the records of this store are signed, and there is no key here to sign another with")]
+    NoKey,
     #[error("this store is closing")]
     Closing,
     #[error(transparent)]
@@ -130,7 +132,9 @@ impl OpsError {
             | Self::NoAlias { .. }
             | Self::NoApproval { .. }
             | Self::NoEarlierVersion { .. } => FailureKind::NotFound,
-            Self::Denied { .. } | Self::Gated { .. } | Self::NoRole { .. } => FailureKind::Refused,
+            Self::Denied { .. } | Self::Gated { .. } | Self::NoRole { .. } | Self::NoKey => {
+                FailureKind::Refused
+            }
             Self::ModelExists { .. }
             | Self::ModelInUse { .. }
             | Self::AliasExists { .. }
@@ -181,6 +185,7 @@ impl OpsError {
             }
             Self::Empty { model, .. } => format!("write files into {model}/draft first"),
             Self::Changed { .. } => "stop what is writing to it, then seal again".to_owned(),
+            Self::NoKey => "name it with --sign-key FILE, also for a mount".to_owned(),
             Self::HotOff => "mount with `--hot-bytes`, such as --hot-bytes 10G".to_owned(),
             Self::NotEmpty { .. } => "name a directory that does not exist yet".to_owned(),
             Self::Store(error) => return hint_of_store(error),
@@ -225,6 +230,9 @@ fn hint_of_store(error: &StoreError) -> Option<String> {
         StoreError::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
             "only the user that made the store can open it; others go through a mount made with \
              --allow-other"
+        }
+        StoreError::Signature { .. } => {
+            "where one key followed another, give both: --key OLD --key NEW"
         }
         _ if error.is_damage() => {
             "modelfs verify --read-data shows all that is damaged; put back the file from a backup"

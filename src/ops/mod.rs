@@ -15,6 +15,7 @@ mod draft;
 mod error;
 mod export;
 mod gate;
+mod history;
 mod hot;
 mod metadata;
 mod model;
@@ -48,6 +49,7 @@ use crate::format::ids::ManifestId;
 use crate::format::manifest::{ChunkRef, FileEntry, Manifest};
 use crate::format::names::ModelName;
 use crate::format::record::{Access, Actor, Door, Op, Record, Refusal};
+use crate::format::signature::Signer;
 use crate::governance::{self, Action, Permission, Policy, VersionFacts};
 use crate::registry::model::Model;
 use crate::registry::state::State;
@@ -101,6 +103,8 @@ pub struct OpenOptions {
     pub cache_bytes: u64,
     pub hot_limit: HotLimit,
     pub clock: Clock,
+    /// Signs every record that is made.
+    pub signer: Option<Arc<Signer>>,
 }
 
 /// Who asks, and when.
@@ -182,6 +186,9 @@ impl quick_cache::Weighter<ManifestId, Arc<Manifest>> for EntryWeight {
 pub struct Workspace {
     store: Store,
     clock: Clock,
+    signer: Option<Arc<Signer>>,
+    /// Whether the newest record at the start was signed: then no later one goes without.
+    is_signed: bool,
     /// Written only in `commit`, after the record is durable. May be taken inside `committing`.
     state: RwLock<State>,
     /// Held from the decision until the record is published: one change at a time. Guards what was
@@ -214,7 +221,8 @@ impl Workspace {
         now: Timestamp,
         init: &Caller,
     ) -> Result<Self, OpsError> {
-        let OpenOptions { directory, create, holder, cache_bytes, hot_limit, clock } = options;
+        let OpenOptions { directory, create, holder, cache_bytes, hot_limit, clock, signer } =
+            options;
         let store = match Store::open(io.clone(), &directory, &holder, cache_bytes, hot_limit) {
             Err(StoreError::Missing { .. }) if create => {
                 Store::init(&*io, &directory, now)?;
@@ -224,6 +232,7 @@ impl Workspace {
         };
         let mut state = State::default();
         store.replay(|line| state.apply(line))?;
+        let is_signed = is_signed(&store, &state)?;
         let hasher = quick_cache::DefaultHashBuilder::default();
         let manifests = Cache::with(
             MANIFESTS_TYPICAL,
@@ -235,6 +244,8 @@ impl Workspace {
         let workspace = Self {
             store,
             clock,
+            signer,
+            is_signed,
             state: RwLock::new(state),
             committing: Mutex::new(None),
             policies: Mutex::new(None),
@@ -401,6 +412,11 @@ impl Workspace {
         self.hot_jobs.close();
     }
 
+    /// Whether nothing can be changed, as records are signed here and there is no key to sign more.
+    pub fn needs_key(&self) -> bool {
+        self.is_signed && self.signer.is_none()
+    }
+
     fn is_closing(&self) -> bool {
         self.closing.load(Ordering::Acquire)
     }
@@ -446,7 +462,10 @@ impl Workspace {
             (state.head(), state.policy().map(|policy| policy.digest))
         };
         let Caller { user, uid, door, .. } = context.caller.clone();
-        let record = Record {
+        if self.needs_key() {
+            return Err(OpsError::NoKey);
+        }
+        let mut record = Record {
             seq: head.seq + 1,
             prev: head.digest,
             time,
@@ -454,7 +473,11 @@ impl Workspace {
             policy,
             verdict: op.verdict(),
             op,
+            signature: None,
         };
+        if let Some(signer) = &self.signer {
+            record.signature = Some(Box::new(signer.sign(&record.signed_text())));
+        }
         let line = self.store.append(head, record)?;
         self.state.write().apply(&line);
         // Those of a snapshot wait until its files were moved there.
@@ -472,6 +495,17 @@ impl LastRefusal {
             && self.at.duration_since(last.at) < REFUSAL_PAUSE
             && self.refusal.is_like(&last.refusal)
     }
+}
+
+/// Whether the newest record is signed.
+fn is_signed(store: &Store, state: &State) -> Result<bool, StoreError> {
+    let seq = state.head().seq;
+    if seq == 0 {
+        return Ok(false);
+    }
+    let parsed = Record::parse(&store.record_line(seq)?);
+    let (record, _) = parsed.map_err(|source| StoreError::Record { seq, source })?;
+    Ok(record.signature.is_some())
 }
 
 /// The chunks of a file that hold some of `range`: each with the place in the file where it begins,

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::DiffReport;
+use super::{Anchor, DiffReport};
 use crate::format::codec::Codec;
 use crate::format::ids::{BlobDigest, ManifestId, PolicyDigest, RecordDigest, TreeDigest};
 use crate::format::names::{AliasName, Label, ModelName, Reference, VersionNumber};
@@ -443,8 +443,19 @@ pub struct HistoryReport {
     pub records: Vec<Value>,
     pub seq: u64,
     pub head: RecordDigest,
-    /// Present when asked for: `true` when every record is chained to the one before it.
-    pub verified: Option<bool>,
+    /// Both, to be written down somewhere else: `history --verify --head` takes it.
+    pub anchor: Anchor,
+    /// Whether it was found that every record is chained to the one before it; else nobody looked.
+    pub verified: bool,
+    /// Present when keys were given.
+    pub signed: Option<SignedReport>,
+}
+
+/// Records that are signed: from the first one on, all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SignedReport {
+    pub first: u64,
+    pub records: u64,
 }
 
 /// The answer to a request.

@@ -2,15 +2,18 @@
 //! line or, over the socket, from another process.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
 use crate::format::ids::RecordDigest;
 use crate::format::names::{AliasName, Label, ModelName, Reference};
 use crate::format::record::{CheckResult, Mark};
+use crate::format::signature::PublicKey;
 use crate::ops::Document;
 
 /// What is to be sealed.
@@ -133,10 +136,28 @@ pub struct WarmOptions {
 }
 
 /// A record by its number and digest, as text `SEQ:DIGEST`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Anchor {
     pub seq: u64,
     pub digest: RecordDigest,
+}
+
+impl fmt::Display for Anchor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.seq, self.digest)
+    }
+}
+
+impl Serialize for Anchor {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Anchor {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
 }
 
 impl FromStr for Anchor {
@@ -157,6 +178,9 @@ pub struct HistoryOptions {
     pub verify: bool,
     /// A head that was written down somewhere else: the history must still hold it.
     pub anchor: Option<Anchor>,
+    /// Those that records may be signed with; from the first that is signed on, all must be.
+    #[serde(default)]
+    pub keys: Vec<PublicKey>,
 }
 
 /// Sizes of the store, or of one version.

@@ -1,10 +1,10 @@
-//! Looking: lists, one version, the history, how the store is doing.
+//! Looking: lists, one version, how the store is doing.
 
 use serde_json::Value;
 
 use super::{
-    AliasSummary, CatalogReport, Context, HistoryOptions, HistoryReport, ModelSummary, OpsError,
-    RepairReport, StatusReport, VersionSummary, Workspace, permit,
+    AliasSummary, CatalogReport, Context, ModelSummary, OpsError, RepairReport, StatusReport,
+    VersionSummary, Workspace, permit,
 };
 use crate::format::ids::ManifestId;
 use crate::format::manifest::{EntryIndex, METADATA_NAME, Node};
@@ -91,60 +91,6 @@ impl Workspace {
                 Err(OpsError::NoVersion { model, at })
             }
         }
-    }
-
-    /// Records, oldest first. All records only for who owns the root: they speak of every model.
-    pub(super) fn history(
-        &self,
-        context: &Context,
-        options: &HistoryOptions,
-    ) -> Result<HistoryReport, OpsError> {
-        let (seqs, head): (Vec<u64>, _) = {
-            let state = self.state();
-            let seqs = match &options.model {
-                None => {
-                    super::permit_access(
-                        context,
-                        state.root_access(),
-                        Action::Administer,
-                        "the store",
-                    )?;
-                    (1..=state.head().seq).collect()
-                }
-                Some(name) => {
-                    permit(&state, context, name, Action::Read)?;
-                    let model = state.model(name).expect("permitted, so it is there");
-                    model.body()?.records.seqs().to_vec()
-                }
-            };
-            (seqs, state.head())
-        };
-        let mut records = Vec::with_capacity(seqs.len());
-        for seq in seqs {
-            let line = self.store.record_line(seq)?;
-            let value = serde_json::from_slice(&line).map_err(|source| {
-                let source = crate::format::canonical::CanonicalError::from(source);
-                StoreError::Record { seq, source: source.into() }
-            })?;
-            records.push(value);
-        }
-        let mut verified = None;
-        if options.verify {
-            // From the files alone: what the catalog remembers proves nothing.
-            let mut anchored = None;
-            let found = self.store.history().replay(None, |line| {
-                if options.anchor.is_some_and(|anchor| anchor.seq == line.record.seq) {
-                    anchored = Some(line.digest);
-                }
-            })?;
-            if let Some(anchor) = options.anchor.filter(|it| anchored != Some(it.digest)) {
-                let why = "it is not the record that was written down: the end of the history was cut \
-                           off, or it was written anew";
-                return Err(StoreError::Chain { seq: anchor.seq, why }.into());
-            }
-            verified = Some(found.seq >= head.seq);
-        }
-        Ok(HistoryReport { records, seq: head.seq, head: head.digest, verified })
     }
 
     /// How the store is doing, with the snapshots of models that the caller may read; the daemon adds

@@ -29,6 +29,8 @@ pub enum StoreError {
     Record { seq: u64, source: RecordError },
     #[error("history record {seq} does not follow the one before it: {why}")]
     Chain { seq: u64, why: &'static str },
+    #[error("history record {seq} is not signed as it must be: {why}")]
+    Signature { seq: u64, why: String },
     #[error("history record {seq} is missing")]
     RecordMissing { seq: u64 },
     #[error("another writer made history record {seq} first")]
@@ -73,6 +75,7 @@ impl StoreError {
             | Self::Pack { .. }
             | Self::Record { .. }
             | Self::Chain { .. }
+            | Self::Signature { .. }
             | Self::RecordMissing { .. }
             | Self::ChunkMissing { .. }
             | Self::ChunkDamaged { .. }

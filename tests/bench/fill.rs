@@ -79,6 +79,7 @@ fn seal_one(store: &Path, now: Timestamp) {
         cache_bytes: CACHE_BYTES,
         hot_limit: HotLimit::Untouched,
         clock: Timestamp::now,
+        signer: None,
     };
     let workspace = Workspace::open(options, Arc::new(Real), now, &context.caller);
     let workspace = workspace.expect("a new store");
@@ -131,6 +132,7 @@ impl History {
             policy: None,
             verdict: op.verdict(),
             op,
+            signature: None,
         };
         let (bytes, digest) = record.encode().expect("a short record");
         let path = self.directory.join(format!("{:020}.json", record.seq));

@@ -71,6 +71,7 @@ fn main() {
         cache_bytes: 1 << 20,
         hot_limit: HotLimit::Untouched,
         clock: Timestamp::now,
+        signer: None,
     };
     let workspace = Workspace::open(options, Arc::new(Real), Timestamp::now(), &context(0).caller);
     let workspace = workspace.expect("a new store");

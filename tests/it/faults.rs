@@ -139,7 +139,8 @@ fn context() -> Context {
 fn open(store: &Path, io: Arc<dyn Io>, create: bool) -> Result<Workspace, OpsError> {
     let (directory, holder) = (store.to_owned(), "faults".to_owned());
     let (cache_bytes, hot_limit) = (1 << 20, HotLimit::OfDisk);
-    let options = OpenOptions { directory, create, holder, cache_bytes, hot_limit, clock: now };
+    let options =
+        OpenOptions { directory, create, holder, cache_bytes, hot_limit, clock: now, signer: None };
     Workspace::open(options, io, now(), &context().caller)
 }
 

@@ -34,6 +34,7 @@ mod reading;
 mod refusals;
 mod semantics;
 mod semantics_draft;
+mod signing;
 mod stats;
 mod stress;
 mod tamper;

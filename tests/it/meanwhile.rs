@@ -115,6 +115,7 @@ fn open(store: &Path, io: Arc<dyn Io>) -> Workspace {
         cache_bytes: 1 << 20,
         hot_limit: HotLimit::Untouched,
         clock: || Timestamp::UNIX_EPOCH,
+        signer: None,
     };
     Workspace::open(options, io, Timestamp::UNIX_EPOCH, &owner().caller).expect("a sound store")
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use modelfs::format::ids::RecordDigest;
 use modelfs::format::record::{Access, Door, Record};
+use modelfs::format::signature::{PublicKey, Signer};
 use modelfs::ops::{
     Anchor, ApproveOptions, Caller, Context, HistoryOptions, HotLimit, NoProgress, OpenOptions,
     OpsError, PromoteOptions, Promotion, Report, Request, Workspace,
@@ -23,6 +24,11 @@ struct Place {
 
 impl Place {
     fn workspace(&self) -> Result<Workspace, OpsError> {
+        self.workspace_with(None)
+    }
+
+    fn workspace_with(&self, key: Option<&str>) -> Result<Workspace, OpsError> {
+        let signer = key.map(|key| Arc::new(Signer::parse(key).expect("a key")));
         let options = OpenOptions {
             directory: self.root.join("store"),
             create: true,
@@ -30,8 +36,25 @@ impl Place {
             cache_bytes: 1 << 20,
             hot_limit: HotLimit::Untouched,
             clock: Timestamp::now,
+            signer,
         };
         Workspace::open(options, Arc::new(Real), Timestamp::now(), &context().caller)
+    }
+
+    /// Without what the catalog remembers.
+    fn reopened(&self) -> Workspace {
+        drop(fs::remove_dir_all(self.root.join("store/catalog")));
+        self.workspace().expect("a chain")
+    }
+
+    /// Writes the records that are not what they were: a file that is written over costs a wait for the disk.
+    fn put_back(&self, lines: &[Vec<u8>]) {
+        for (seq, line) in (1..).zip(lines) {
+            let path = self.record(seq);
+            if fs::read(&path).ok().as_ref() != Some(line) {
+                fs::write(path, line).expect("room for a record");
+            }
+        }
     }
 
     fn record(&self, seq: u64) -> PathBuf {
@@ -96,9 +119,17 @@ fn place() -> Place {
 }
 
 fn verify(workspace: &Workspace, anchor: Option<Anchor>) -> Result<Anchor, OpsError> {
-    let options = HistoryOptions { model: None, verify: true, anchor };
+    verify_with(workspace, anchor, Vec::new())
+}
+
+fn verify_with(
+    workspace: &Workspace,
+    anchor: Option<Anchor>,
+    keys: Vec<PublicKey>,
+) -> Result<Anchor, OpsError> {
+    let options = HistoryOptions { model: None, verify: true, anchor, keys };
     match workspace.run(&context(), Request::History(options), &NoProgress)? {
-        Report::History(report) => Ok(Anchor { seq: report.seq, digest: report.head }),
+        Report::History(report) => Ok(report.anchor),
         other => panic!("expected the history, found {other:?}"),
     }
 }
@@ -110,9 +141,7 @@ fn check(place: &Place, workspace: &Workspace, what: &str, damage: impl FnOnce()
     damage();
     let found = verify(workspace, None);
     assert!(found.is_err(), "{what} was not found: {found:?}");
-    for (seq, line) in (1..).zip(&lines) {
-        fs::write(place.record(seq), line).expect("room for a record");
-    }
+    place.put_back(&lines);
 }
 
 #[test]
@@ -183,4 +212,89 @@ fn a_tail_that_was_cut_is_found_with_a_head_that_was_kept() {
     assert!(error.to_string().contains("50"), "{error}");
     let other = Anchor { seq: 3, digest: RecordDigest::of(b"another") };
     assert!(verify(&workspace, Some(other)).is_err());
+}
+
+/// Made by `openssl genpkey -algorithm ed25519`, for these tests only.
+pub const KEYS: [&str; 2] = [
+    "-----BEGIN PRIVATE KEY-----\n\
+     MC4CAQAwBQYDK2VwBCIEIPpvDEP3+IpaeaDfhPITxQdfr9gS/2AtBuGkl3jSoQ1v\n\
+     -----END PRIVATE KEY-----\n",
+    "-----BEGIN PRIVATE KEY-----\n\
+     MC4CAQAwBQYDK2VwBCIEICSbq7ddYCTvoQLL8zmRwCGVSaP0G0Fze1Yb3VragDGz\n\
+     -----END PRIVATE KEY-----\n",
+];
+
+fn public(key: &str) -> PublicKey {
+    Signer::parse(key).expect("a key").public()
+}
+
+fn point(workspace: &Workspace, alias: &str) -> Result<Report, OpsError> {
+    let reference = "churn/v1".parse().expect("a reference");
+    let promotions = vec![Promotion { reference, alias: alias.parse().expect("a name") }];
+    let options = PromoteOptions { promotions, message: String::new() };
+    workspace.run(&context(), Request::Promote(options), &NoProgress)
+}
+
+#[test]
+fn a_history_that_was_written_anew_is_found_by_its_signatures() {
+    let place = place();
+    let (keys, last) = (vec![public(KEYS[0])], RECORDS + 4);
+    {
+        let workspace = place.workspace_with(Some(KEYS[0])).expect("a sound store");
+        (0..4).for_each(|index| drop(point(&workspace, &format!("signed-{index}")).expect("free")));
+        verify_with(&workspace, None, keys.clone()).expect("as it was made");
+        workspace.close();
+    }
+    let lines: Vec<Vec<u8>> =
+        (1..=last).map(|seq| fs::read(place.record(seq)).expect("a record")).collect();
+    // From record `first` on, by somebody who can write the store and has no key.
+    let write_anew = |first: u64, drop_signatures: bool| {
+        let mut prev = None;
+        for (seq, line) in (1..).zip(&lines) {
+            let (mut record, mut digest) = Record::parse(line).expect("a record");
+            if seq >= first {
+                record.prev = prev.unwrap_or(record.prev);
+                record.actor.user = "mallory".to_owned();
+                record.signature = record.signature.filter(|_| !drop_signatures);
+                let encoded = record.encode().expect("short");
+                fs::write(place.record(seq), &encoded.0).expect("room");
+                digest = encoded.1;
+            }
+            prev = Some(digest);
+        }
+    };
+    for first in [1, 2, RECORDS, RECORDS + 1, RECORDS + 2, last] {
+        for drop_signatures in [false, true] {
+            write_anew(first, drop_signatures);
+            let workspace = place.reopened();
+            verify(&workspace, None).expect("a chain like any other");
+            let found = verify_with(&workspace, None, keys.clone());
+            assert!(found.is_err(), "from {first} on was not found: {found:?}");
+            drop(workspace);
+            place.put_back(&lines);
+        }
+    }
+    verify_with(&place.reopened(), None, keys).expect("all was put back");
+}
+
+#[test]
+fn once_records_are_signed_none_goes_without_and_one_key_may_follow_another() {
+    let place = place();
+    let made = |key| {
+        let workspace = place.workspace_with(key).expect("a sound store");
+        let made = point(&workspace, if key == Some(KEYS[0]) { "one" } else { "other" });
+        workspace.close();
+        made
+    };
+    made(Some(KEYS[0])).expect("the first that is signed");
+    let error = made(None).expect_err("no key");
+    assert!(matches!(error, OpsError::NoKey), "{error:?}");
+    made(Some(KEYS[1])).expect("another key");
+    let workspace = place.reopened();
+    let [one, other] = KEYS.map(public);
+    verify_with(&workspace, None, vec![one, other]).expect("both");
+    for keys in [vec![one], vec![other]] {
+        let error = verify_with(&workspace, None, keys).expect_err("half of them");
+        assert!(error.to_string().contains("another key"), "{error}");
+    }
 }

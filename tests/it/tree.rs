@@ -54,6 +54,7 @@ impl Tree {
             cache_bytes: 1 << 20,
             hot_limit: HotLimit::Untouched,
             clock: now,
+            signer: None,
         };
         let workspace = Workspace::open(options, Arc::new(Real), now(), &caller).unwrap();
         let me = Requester { uid: caller.uid, gid: caller.gid, pid: 1 };

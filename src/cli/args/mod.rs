@@ -15,7 +15,7 @@ pub use self::governance::{
     Revoke,
 };
 pub use self::takeover::{Export, ExportFormat};
-use super::config::STORE_VARIABLE;
+use super::config::{SIGN_KEY_VARIABLE, STORE_VARIABLE};
 use super::size::parse_bytes;
 use crate::format::names::{AliasName, ModelName, NameError, Reference};
 use crate::ops::{Anchor, Promotion};
@@ -54,6 +54,11 @@ pub struct Global {
     /// The store's directory [default: /var/lib/modelfs for root, else $XDG_DATA_HOME/modelfs]
     #[arg(long, global = true, value_name = "DIR", env = STORE_VARIABLE, hide_env_values = true)]
     pub store: Option<PathBuf>,
+    /// Sign each record of the history with this key: Ed25519 in PEM (PKCS#8), or of OpenSSH
+    ///
+    /// The key of a running daemon counts, not that of a command that speaks to it.
+    #[arg(long, global = true, value_name = "FILE", env = SIGN_KEY_VARIABLE, hide_env_values = true)]
+    pub sign_key: Option<PathBuf>,
     /// Print one JSON document; a failure is one on standard error
     #[arg(long, global = true)]
     pub json: bool,
@@ -173,7 +178,10 @@ pub struct Show {
 
 /// Show who did what, when
 #[derive(Args, Debug, PartialEq)]
-#[command(after_help = "Examples:\n  modelfs history churn\n  modelfs history --verify")]
+#[command(after_help = "Examples:
+  modelfs history churn
+  modelfs history --verify --key auditor.pub
+  modelfs history --verify --head 180:5b1c…            a head that an earlier check printed")]
 pub struct History {
     /// Name of a model; without one, everything
     pub model: Option<ModelName>,
@@ -183,6 +191,10 @@ pub struct History {
     /// A head that an earlier check printed: the history must still hold it
     #[arg(long, value_name = "SEQ:DIGEST", requires = "verify")]
     pub head: Option<Anchor>,
+    /// The public half of a key that records are signed with: from the first one on, all must be. May be
+    /// repeated, for keys that followed one another
+    #[arg(long, value_name = "FILE", requires = "verify")]
+    pub key: Vec<PathBuf>,
 }
 
 /// Show how much is stored, in how little, and why
@@ -428,7 +440,7 @@ mod tests {
         check("show churn/prod/", Command::Show(Show { reference: reference("churn/prod") }));
         check(
             "history --verify",
-            Command::History(History { model: None, verify: true, head: None }),
+            Command::History(History { model: None, verify: true, head: None, key: Vec::new() }),
         );
         check("stats", Command::Stats(Stats { reference: None, files: false }));
         let path = Some(PathBuf::from("a/b"));

@@ -12,13 +12,14 @@ use std::path::Path;
 use serde::Serialize;
 use serde_json::Value;
 
-use self::places::{Places, Version, ask, find};
+use self::places::{Places, Version, find};
 use self::run::{Outcome, Runner};
 use super::args::{Check as Arguments, CheckCommand};
+use super::client::StorePlace;
 use super::failure::{failure_with_hint, of_config, of_io};
 use super::mount::Shown;
 use super::table::printable;
-use super::{config, print, verbs};
+use super::{ask, config, print, verbs};
 use crate::format::names::{AliasName, At, Label, Reference};
 use crate::format::record::{Against, CheckResult, Subject};
 use crate::governance::{Check, Measurement, SUITE_BYTES_MAX, Suite};
@@ -37,7 +38,7 @@ struct CheckReport<'a> {
 ///
 /// # Errors
 /// `Refused` for a version that does not pass, and those of the way there.
-pub fn run(arguments: &Arguments, store: &Path, shown: Shown) -> Result<(), Failure> {
+pub fn run(arguments: &Arguments, store: StorePlace<'_>, shown: Shown) -> Result<(), Failure> {
     let (subject, results) = match &arguments.command {
         Some(CheckCommand::Record { reference, name, result }) => {
             let version = find(store, reference)?;
@@ -55,7 +56,7 @@ pub fn run(arguments: &Arguments, store: &Path, shown: Shown) -> Result<(), Fail
 }
 
 fn check_all(
-    store: &Path,
+    store: StorePlace<'_>,
     reference: &Reference,
     file: &Path,
 ) -> Result<(Subject, Vec<CheckResult>), Failure> {
@@ -107,7 +108,7 @@ fn name_of(subject: &Subject) -> String {
 
 /// What the same check gives on the version in an alias; `None` where there is none, or it is the same one.
 fn compared(
-    store: &Path,
+    store: StorePlace<'_>,
     version: &Version,
     alias: &AliasName,
     places: &mut Places<'_>,
@@ -191,9 +192,9 @@ fn given(subject: &Subject, name: &Label, measurement: Measurement) -> CheckResu
     }
 }
 
-fn record(store: &Path, result: &CheckResult) -> Result<(), Failure> {
+fn record(store: StorePlace<'_>, result: &CheckResult) -> Result<(), Failure> {
     let result = Box::new(result.clone());
-    ask(store, Request::Check(CheckOptions { result })).map(drop)
+    ask(Request::Check(CheckOptions { result }), store).map(drop)
 }
 
 fn answer(subject: &Subject, checks: &[CheckResult], shown: Shown) -> Result<(), Failure> {

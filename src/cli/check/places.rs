@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::cli::client::{Absent, Client};
-use crate::cli::progress::Bar;
+use crate::cli::ask;
+use crate::cli::client::StorePlace;
 use crate::format::manifest::METADATA_NAME;
 use crate::format::names::{At, Reference};
 use crate::format::record::Subject;
-use crate::ops::{ExportOptions, Failure, HotLimit, Report, Request};
+use crate::ops::{ExportOptions, Failure, Report, Request};
 
 /// A version, and how it is told from others.
 pub struct Version {
@@ -21,20 +21,12 @@ pub struct Version {
     pub metadata: Value,
 }
 
-/// Has a request done by the daemon, or by opening the store.
-///
-/// # Errors
-/// Those of the verb, and of the way there.
-pub fn ask(store: &Path, request: Request) -> Result<Report, Failure> {
-    Client::open(store, Absent::Refuse, HotLimit::Untouched)?.run(request, &Bar::default())
-}
-
 /// The version that a reference means now.
 ///
 /// # Errors
 /// As `show`.
-pub fn find(store: &Path, reference: &Reference) -> Result<Version, Failure> {
-    let answer = ask(store, Request::Show { reference: reference.clone() })?;
+pub fn find(store: StorePlace<'_>, reference: &Reference) -> Result<Version, Failure> {
+    let answer = ask(Request::Show { reference: reference.clone() }, store)?;
     let Report::Version { summary, metadata } = answer else {
         unreachable!("the answer to `show` is a version");
     };
@@ -49,7 +41,7 @@ pub fn find(store: &Path, reference: &Reference) -> Result<Version, Failure> {
 
 /// Where the files of versions can be read: in the mount, or in copies that go with the scratch directory.
 pub struct Places<'a> {
-    store: &'a Path,
+    store: StorePlace<'a>,
     scratch: &'a Path,
     mountpoint: Option<PathBuf>,
     copies: BTreeMap<String, PathBuf>,
@@ -60,8 +52,8 @@ impl<'a> Places<'a> {
     ///
     /// # Errors
     /// Those of the way to the store.
-    pub fn new(store: &'a Path, scratch: &'a Path) -> Result<Self, Failure> {
-        let Report::Status(status) = ask(store, Request::Status)? else {
+    pub fn new(store: StorePlace<'a>, scratch: &'a Path) -> Result<Self, Failure> {
+        let Report::Status(status) = ask(Request::Status, store)? else {
             unreachable!("the answer to `status` is one");
         };
         let mountpoint = status.daemon.map(|daemon| daemon.mountpoint);
@@ -90,7 +82,7 @@ impl<'a> Places<'a> {
         let directory = self.scratch.join(format!("files-{number}"));
         let reference = Reference { model: model.clone(), at: At::Version(*number) };
         let options = ExportOptions::files(reference, directory.clone());
-        ask(self.store, Request::Export(options))?;
+        ask(Request::Export(options), self.store)?;
         self.copies.insert(below, directory.clone());
         Ok(directory)
     }

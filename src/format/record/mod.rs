@@ -16,6 +16,7 @@ use serde_json::Value;
 
 use super::canonical::{self, CanonicalError};
 use super::ids::{PolicyDigest, RecordDigest, to_hex};
+use super::signature::Signature;
 
 pub use judgement::{Approver, Judgement, Outcome, RuleResult, Verdict};
 pub use op::{
@@ -63,6 +64,9 @@ pub struct Record {
     #[serde(default)]
     pub verdict: Verdict,
     pub op: Op,
+    /// Of the text that [`Record::signed_text`] gives, where the store has a key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signature: Option<Box<Signature>>,
 }
 
 /// Why a line is not a record.
@@ -82,6 +86,11 @@ impl Record {
     /// What `prev` of the first record is.
     pub fn no_record() -> RecordDigest {
         RecordDigest::of(b"")
+    }
+
+    /// What a signature of this record signs: its canonical form without `signature` and `check`.
+    pub fn signed_text(&self) -> String {
+        canonical::encode(&Self { signature: None, ..self.clone() })
     }
 
     /// The line of this record with its newline, and its digest.
@@ -148,6 +157,7 @@ mod tests {
             policy: None,
             verdict: Verdict::Allowed,
             op: Op::Retarget { moves, message: String::new(), rollback: false },
+            signature: None,
         }
     }
 
@@ -157,6 +167,26 @@ mod tests {
         let text = std::str::from_utf8(&line).unwrap();
         assert!(text.contains(r#""alias":"prod","from":null,"model":"churn","to":"v1""#), "{text}");
         assert_eq!(Record::parse(&line).unwrap(), (record(), digest));
+    }
+
+    #[test]
+    fn a_signature_is_part_of_the_line_and_of_nothing_that_it_signs() {
+        let mut record = record();
+        let (unsigned, _) = record.encode().unwrap();
+        let signer = crate::format::signature::tests::signer();
+        record.signature = Some(Box::new(signer.sign(&record.signed_text())));
+        let (line, digest) = record.encode().unwrap();
+        let text = std::str::from_utf8(&line).unwrap();
+        assert!(text.contains(r#""signature":{"key":""#), "{text}");
+        let (parsed, found) = Record::parse(&line).unwrap();
+        assert_eq!((&parsed, found), (&record, digest));
+        assert!(parsed.signature.as_ref().unwrap().is_of(&parsed.signed_text()));
+        let check = |line: &[u8]| -> Value {
+            serde_json::from_slice::<Value>(line).unwrap()["check"].clone()
+        };
+        assert_ne!(check(&unsigned), check(&line), "a flip in the signature is seen");
+        record.actor.uid += 1;
+        assert!(!parsed.signature.unwrap().is_of(&record.signed_text()));
     }
 
     #[test]

@@ -1,0 +1,121 @@
+//! Who did what, when; and whether the record of it is what it was.
+
+use super::{
+    Anchor, Context, HistoryOptions, HistoryReport, OpsError, SignedReport, Workspace, permit,
+};
+use crate::format::canonical::CanonicalError;
+use crate::format::signature::PublicKey;
+use crate::governance::Action;
+use crate::store::{Head, Line, StoreError};
+
+impl Workspace {
+    /// Records, oldest first. All records only for who owns the root: they speak of every model.
+    pub(super) fn history(
+        &self,
+        context: &Context,
+        options: &HistoryOptions,
+    ) -> Result<HistoryReport, OpsError> {
+        let (seqs, head): (Vec<u64>, _) = {
+            let state = self.state();
+            let seqs = match &options.model {
+                None => {
+                    self.permit_administration_of(&state, context)?;
+                    (1..=state.head().seq).collect()
+                }
+                Some(name) => {
+                    permit(&state, context, name, Action::Read)?;
+                    let model = state.model(name).expect("permitted, so it is there");
+                    model.body()?.records.seqs().to_vec()
+                }
+            };
+            (seqs, state.head())
+        };
+        let mut records = Vec::with_capacity(seqs.len());
+        for seq in seqs {
+            let line = self.store.record_line(seq)?;
+            let value = serde_json::from_slice(&line).map_err(|source| {
+                let source = CanonicalError::from(source).into();
+                StoreError::Record { seq, source }
+            })?;
+            records.push(value);
+        }
+        let verified = options.verify;
+        let signed = if verified { self.check_chain(head, options)? } else { None };
+        let anchor = Anchor { seq: head.seq, digest: head.digest };
+        Ok(HistoryReport { records, seq: head.seq, head: head.digest, anchor, verified, signed })
+    }
+
+    /// Reads all records from their files, as what the catalog remembers proves nothing: each is chained to
+    /// the one before, those that are known to have been there are there, and the right ones are signed.
+    fn check_chain(
+        &self,
+        head: Head,
+        options: &HistoryOptions,
+    ) -> Result<Option<SignedReport>, OpsError> {
+        let known = Anchor { seq: head.seq, digest: head.digest };
+        let known: Vec<Anchor> = options.anchor.into_iter().chain([known]).collect();
+        let mut seen = vec![false; known.len()];
+        let mut signatures = Signatures::new(&options.keys);
+        self.store.history().replay(None, |line| {
+            for (anchor, seen) in known.iter().zip(&mut seen) {
+                *seen |= anchor.seq == line.record.seq && anchor.digest == line.digest;
+            }
+            signatures.look_at(line);
+        })?;
+        if let Some((anchor, _)) = known.iter().zip(&seen).find(|(_, seen)| !**seen) {
+            let why = "it is not the record that was written down: the end of the history was cut off, or \
+                       it was written anew";
+            return Err(StoreError::Chain { seq: anchor.seq, why }.into());
+        }
+        Ok(signatures.answer(head.seq)?)
+    }
+}
+
+/// Follows a history and looks at who signed it. Once a record is signed, all later ones must be.
+struct Signatures<'a> {
+    /// Those that count; with none of them nothing is looked at.
+    keys: &'a [PublicKey],
+    first: Option<u64>,
+    /// The first record that is not as it must be, and why.
+    wrong: Option<(u64, String)>,
+}
+
+impl<'a> Signatures<'a> {
+    fn new(keys: &'a [PublicKey]) -> Self {
+        Self { keys, first: None, wrong: None }
+    }
+
+    fn look_at(&mut self, line: &Line) {
+        let record = &line.record;
+        if self.keys.is_empty() || self.wrong.is_some() {
+            return;
+        }
+        let why = match &record.signature {
+            None if self.first.is_none() => return,
+            None => "it has no signature, and an earlier one has".to_owned(),
+            Some(signature) if !self.keys.contains(&signature.key) => {
+                format!("it is signed with another key, {}", signature.key)
+            }
+            Some(signature) if !signature.is_of(&record.signed_text()) => {
+                "the signature is of something else".to_owned()
+            }
+            Some(_) => {
+                self.first.get_or_insert(record.seq);
+                return;
+            }
+        };
+        self.wrong = Some((record.seq, why));
+    }
+
+    fn answer(self, newest: u64) -> Result<Option<SignedReport>, StoreError> {
+        match (self.wrong, self.first) {
+            (Some((seq, why)), _) => Err(StoreError::Signature { seq, why }),
+            (None, Some(first)) => Ok(Some(SignedReport { first, records: newest + 1 - first })),
+            (None, None) if self.keys.is_empty() => Ok(None),
+            (None, None) => {
+                let why = "neither it nor any record before it has a signature".to_owned();
+                Err(StoreError::Signature { seq: newest, why })
+            }
+        }
+    }
+}
