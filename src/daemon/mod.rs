@@ -130,6 +130,7 @@ pub fn serve(options: &ServeOptions, ready: impl FnOnce(&DaemonStatus)) -> Resul
             version: options.version.clone(),
             now: Timestamp::now,
             name_of: users::name_of,
+            groups_of: users::groups_of_process,
             uid: identity::own_uid(),
             gid: identity::own_gid(),
         },

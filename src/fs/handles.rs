@@ -10,7 +10,7 @@ use std::sync::atomic::AtomicU64;
 use parking_lot::Mutex;
 
 use super::FsError;
-use super::answer::Kind;
+use super::answer::{Kind, Requester};
 use super::control::ControlHandle;
 use super::deed::Deed;
 use super::nodes::{Node, SealedPlace};
@@ -32,6 +32,8 @@ pub struct DirectoryHandle {
     pub node: Arc<Node>,
     /// The number by which it was opened.
     pub number: u64,
+    /// Who opened it: what they may not know of is not listed.
+    pub requester: Requester,
     /// The entries as they were at the last read from the start, so that a listing neither repeats
     /// nor misses one that stays. Sealed directories keep none: they are their own listing.
     pub names: Mutex<Option<Arc<Vec<ListedName>>>>,

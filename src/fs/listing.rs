@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::answer::{Cache, Kind, Opened};
+use super::answer::{Cache, Kind, Opened, Requester};
 use super::deed::Deed;
 use super::handles::{DirectoryHandle, Handle, ListedName};
 use super::inode::{self, Identity};
@@ -49,7 +49,7 @@ pub(super) type Named = (OsString, Kind, Identity);
 
 impl Filesystem {
     /// Opens a directory for listing.
-    pub fn open_directory(&self, number: u64) -> Result<Opened, FsError> {
+    pub fn open_directory(&self, requester: Requester, number: u64) -> Result<Opened, FsError> {
         let node = self.node(number)?;
         if node.kind().is_some_and(|kind| kind != Kind::Directory) {
             return Err(FsError::NotDirectory);
@@ -59,8 +59,8 @@ impl Filesystem {
             _ => Cache::Plain,
         };
         let names = Mutex::new(None);
-        let (handle, _) =
-            self.handles.add(Handle::Directory(DirectoryHandle { node, number, names }));
+        let directory = DirectoryHandle { node, number, requester, names };
+        let (handle, _) = self.handles.add(Handle::Directory(directory));
         Ok(Opened { handle, cache, stream: false, no_flush: true, backing: None })
     }
 
@@ -84,7 +84,9 @@ impl Filesystem {
         }
         let first = offset.saturating_sub(DOTS);
         match &*directory.node {
-            Node::Sealed(place) => self.list_sealed(place, first, detail, take),
+            Node::Sealed(place) => {
+                self.list_sealed(directory.requester, place, first, detail, take)
+            }
             node => {
                 let names = self.names_of(directory, offset)?;
                 let start = usize::try_from(first).unwrap_or(usize::MAX).min(names.len());
@@ -96,7 +98,9 @@ impl Filesystem {
                         next: index + 1,
                         found: None,
                     };
-                    if self.hand_over(node, entry, detail, take) == Flow::Full {
+                    if self.hand_over((directory.requester, node), entry, detail, take)
+                        == Flow::Full
+                    {
                         break;
                     }
                 }
@@ -107,6 +111,7 @@ impl Filesystem {
 
     fn list_sealed(
         &self,
+        requester: Requester,
         place: &SealedPlace,
         first: u64,
         detail: Detail,
@@ -125,7 +130,7 @@ impl Filesystem {
                 next: index + 1,
                 found: None,
             };
-            if self.hand_over(&parent, entry, detail, take) == Flow::Full {
+            if self.hand_over((requester, &parent), entry, detail, take) == Flow::Full {
                 break;
             }
         }
@@ -135,13 +140,13 @@ impl Filesystem {
     /// Looks the entry up where attributes are wanted, and takes that back if there is no room.
     fn hand_over(
         &self,
-        parent: &Node,
+        (requester, parent): (Requester, &Node),
         mut entry: Entry<'_>,
         detail: Detail,
         take: &mut dyn FnMut(&Entry<'_>) -> Flow,
     ) -> Flow {
         if detail == Detail::Attributes {
-            let child = self.child(parent, entry.name);
+            let child = self.child(requester, parent, entry.name);
             let found = child.and_then(|child| child.map(|child| self.found(child)).transpose());
             // Gone or unreadable by now: who looks it up gets the reason.
             let Ok(Some(found)) = found else { return Flow::More };
@@ -168,14 +173,14 @@ impl Filesystem {
         }
         let listed = match &*directory.node {
             Node::Draft(place) => self.draft_listing(place)?,
-            node => self.listing(node)?,
+            node => self.listing(directory.requester, node)?,
         };
         let names = Arc::new(listed);
         *directory.names.lock() = Some(Arc::clone(&names));
         Ok(names)
     }
 
-    fn listing(&self, node: &Node) -> Result<Vec<ListedName>, FsError> {
+    fn listing(&self, requester: Requester, node: &Node) -> Result<Vec<ListedName>, FsError> {
         let named = match node {
             Node::Root => self.root_names(),
             Node::Model { name, .. } => self.model_names(name)?,
@@ -198,9 +203,9 @@ impl Filesystem {
             Node::PastRoot | Node::Diffs(_) => Vec::new(),
             Node::Past(moment) => self.past_models(moment)?,
             Node::PastModel(moment, model) => self.past_names(moment, model)?,
-            Node::Live(None) => self.live_names(),
+            Node::Live(None) => self.live_names(requester),
             Node::Live(Some(model)) => self.model_live_names(model),
-            Node::LiveAlias(at) => self.live_models(at),
+            Node::LiveAlias(at) => self.live_models(requester, at),
             Node::LiveEmpty(..) => Vec::new(),
             Node::Sealed(_)
             | Node::Draft(_)

@@ -9,10 +9,13 @@ use std::ffi::OsStr;
 use super::answer::Kind;
 use super::listing::Named;
 use super::nodes::{Node, View};
-use super::{Child, Filesystem, FsError, version};
+use super::{Child, Filesystem, FsError, Requester, version};
 use crate::format::ids::ManifestId;
 use crate::format::manifest::EntryIndex;
 use crate::format::names::{At, LATEST, ModelName};
+use crate::format::record::Door;
+use crate::ops::{Action, Caller, OpsError, Permission, by_bits};
+use crate::registry::model::Model;
 
 /// `/.live/<name>`: there for every name that an alias can have.
 pub(super) fn alias_child(name: &OsStr) -> Option<Child> {
@@ -27,10 +30,36 @@ fn parse_alias(name: &OsStr) -> Option<At> {
     }
 }
 
+/// What the bits of a model's directory say: the kernel does not ask it, as the way leads past it.
+fn may(caller: &Caller, model: &Model, action: Action) -> bool {
+    by_bits(caller, model.access, action) == Permission::Allowed
+}
+
+/// Somebody of whom only user and group are known.
+fn bare(Requester { uid, gid, .. }: Requester) -> Caller {
+    let (user, groups, door) = (String::new(), Vec::new(), Door::Mount);
+    Caller { user, uid, gid, groups, door }
+}
+
 impl Filesystem {
-    /// `/.live/prod/<name>`: the version of that model.
-    pub(super) fn live_child(&self, at: &At, name: &OsStr) -> Result<Option<Child>, FsError> {
+    /// `/.live/prod/<name>`: the version of that model. Whether it has one, only who may enter it learns.
+    pub(super) fn live_child(
+        &self,
+        requester: Requester,
+        at: &At,
+        name: &OsStr,
+    ) -> Result<Option<Child>, FsError> {
         let Some(Ok(model)) = name.to_str().map(str::parse::<ModelName>) else { return Ok(None) };
+        let access = self.workspace.state().model(&model).map(|model| model.access);
+        let Some(access) = access else { return Ok(None) };
+        // What its groups are is seldom needed, and a file to read.
+        if by_bits(&bare(requester), access, Action::Enter) != Permission::Allowed {
+            let caller = self.context(requester).caller;
+            if let Permission::Refused { needs } = by_bits(&caller, access, Action::Enter) {
+                let (user, what) = (caller.user, model.to_string());
+                return Err(OpsError::Denied { user, action: "enter", what, needs }.into());
+            }
+        }
         let Some(id) = self.live_manifest(&model, at) else { return Ok(None) };
         let manifest = self.workspace.manifest(&id)?;
         Ok(Some(Child::moving(version::root(View::Live(at.clone()), id, manifest))))
@@ -55,11 +84,12 @@ impl Filesystem {
         Some(state.model(model)?.goal(at)?.1)
     }
 
-    /// Every alias that some model has.
-    pub(super) fn live_names(&self) -> Vec<Named> {
+    /// Every alias of the models that someone may list.
+    pub(super) fn live_names(&self, requester: Requester) -> Vec<Named> {
+        let caller = self.context(requester).caller;
         let state = self.workspace.state();
         let mut names = BTreeSet::new();
-        for model in state.models() {
+        for model in state.models().filter(|model| may(&caller, model, Action::Read)) {
             names.extend(model.aliases.keys().map(|alias| alias.as_str().to_owned()));
             names.extend(model.latest().map(|_| LATEST.to_owned()));
         }
@@ -70,11 +100,13 @@ impl Filesystem {
         names.into_iter().map(entry).collect()
     }
 
-    /// The models that have this alias.
-    pub(super) fn live_models(&self, at: &At) -> Vec<Named> {
+    /// The models that have this alias, of those that someone may enter.
+    pub(super) fn live_models(&self, requester: Requester, at: &At) -> Vec<Named> {
         let view = View::Live(at.clone());
+        let caller = self.context(requester).caller;
         let state = self.workspace.state();
-        let found = state.models().filter_map(|model| {
+        let models = state.models().filter(|model| may(&caller, model, Action::Enter));
+        let found = models.filter_map(|model| {
             let (_, manifest) = model.goal(at)?;
             let identity = view.identity(&manifest, EntryIndex::ROOT);
             Some((model.name.as_str().into(), Kind::Directory, identity))

@@ -72,6 +72,8 @@ pub struct Settings {
     pub now: fn() -> Timestamp,
     /// The name of a user, or the number as text.
     pub name_of: fn(u32) -> String,
+    /// The groups that a process acts with, by its number, user and group.
+    pub groups_of: fn(u32, u32, u32) -> Vec<u32>,
     /// Owner and group of everything sealed.
     pub uid: u32,
     pub gid: u32,
@@ -153,10 +155,15 @@ impl Filesystem {
     }
 
     /// Finds `name` in a directory and counts the look-up.
-    pub fn lookup(&self, parent: u64, name: &OsStr) -> Result<Lookup, FsError> {
+    pub fn lookup(
+        &self,
+        requester: Requester,
+        parent: u64,
+        name: &OsStr,
+    ) -> Result<Lookup, FsError> {
         check_name(name)?;
         let parent = self.node(parent)?;
-        match self.child(&parent, name)? {
+        match self.child(requester, &parent, name)? {
             Some(child) => Ok(Lookup::Found(self.found(child)?)),
             None => Ok(Lookup::Missing { ttl: missing_ttl(&parent) }),
         }
@@ -380,7 +387,12 @@ impl Filesystem {
     }
 
     /// What `name` is in a directory; `None` where there is no such name.
-    fn child(&self, parent: &Node, name: &OsStr) -> Result<Option<Child>, FsError> {
+    fn child(
+        &self,
+        requester: Requester,
+        parent: &Node,
+        name: &OsStr,
+    ) -> Result<Option<Child>, FsError> {
         match parent {
             Node::Root => Ok(self.root_child(name)),
             Node::Model { name: model, .. } => self.model_child(model, name),
@@ -395,7 +407,7 @@ impl Filesystem {
             Node::PastModel(moment, model) => self.past_version_child(moment, model, name),
             Node::Live(None) => Ok(live::alias_child(name)),
             Node::Live(Some(model)) => self.model_live_child(model, name),
-            Node::LiveAlias(at) => self.live_child(at, name),
+            Node::LiveAlias(at) => self.live_child(requester, at, name),
             Node::LiveEmpty(..) => Ok(None),
             Node::Sealed(place) => version::child(place, name),
             Node::Draft(place) => self.draft_child(place, name),
@@ -513,8 +525,7 @@ impl Filesystem {
             user: (self.settings.name_of)(requester.uid),
             uid: requester.uid,
             gid: requester.gid,
-            // The kernel has checked the groups already (`default_permissions`).
-            groups: Vec::new(),
+            groups: (self.settings.groups_of)(requester.pid, requester.uid, requester.gid),
             door: Door::Mount,
         };
         Context { caller, now: (self.settings.now)(), assume: false }

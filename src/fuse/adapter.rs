@@ -170,8 +170,8 @@ impl fuser::Filesystem for Adapter {
         Ok(())
     }
 
-    fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        match self.ask("lookup", |fs| fs.lookup(parent.0, name)) {
+    fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        match self.ask("lookup", |fs| fs.lookup(requester(request), parent.0, name)) {
             Ok(Lookup::Found(found)) => answer_entry(reply, Ok(found)),
             Ok(Lookup::Missing { ttl: Duration::ZERO }) => reply.error(Errno::ENOENT),
             Ok(Lookup::Missing { ttl }) => {
@@ -486,8 +486,8 @@ impl fuser::Filesystem for Adapter {
         answer_empty(reply, self.ask("fsync", |fs| fs.sync(handle.0, scope)));
     }
 
-    fn opendir(&self, _request: &Request, number: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        match self.ask("opendir", |fs| fs.open_directory(number.0)) {
+    fn opendir(&self, request: &Request, number: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        match self.ask("opendir", |fs| fs.open_directory(requester(request), number.0)) {
             Ok(opened) => {
                 reply.opened(FileHandle(opened.handle), convert::directory_flags(&opened));
             }

@@ -21,7 +21,7 @@ mod suite;
 #[cfg(test)]
 mod tests;
 
-pub use access::{Action, Caller, Permission, may};
+pub use access::{Action, Caller, Permission, by_bits, may};
 pub use decide::{Decision, Question, decide};
 pub use facts::{ApprovalFact, CheckFact, FILES_MAX, Facts, FileFact, VersionFacts};
 pub use fault::Fault;

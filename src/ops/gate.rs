@@ -12,7 +12,7 @@ use super::{Change, Context, OpsError, Workspace};
 use crate::format::ids::{ManifestId, TreeDigest};
 use crate::format::metadata::{Artifact, Metadata};
 use crate::format::names::{AliasName, At, ModelName, Reference, VersionNumber};
-use crate::format::record::{Access, Door, Mark, Move, Op, Refusal, Subject};
+use crate::format::record::{Access, Mark, Move, Op, Refusal, Subject};
 use crate::governance::{
     self, ApprovalFact, Caller, CheckFact, Decision, Facts, FileFact, Policy, Power, Question,
     VersionFacts,
@@ -265,12 +265,7 @@ impl Workspace {
 
 /// The roles that a caller has for a model.
 pub(super) fn roles_of<'a>(policy: &'a Policy, caller: &Caller, access: Access) -> Vec<&'a str> {
-    let mut caller = caller.clone();
-    if caller.door == Door::Mount {
-        // The kernel tells us the user and one group; the rest is what the machine knows.
-        caller.groups = users::groups_of(caller.uid, caller.gid);
-    }
-    policy.roles_of(&caller, access, &users::group_called)
+    policy.roles_of(caller, access, &users::group_called)
 }
 
 fn words(roles: &[&str]) -> String {

@@ -4,6 +4,8 @@ use super::{
     Anchor, Context, HistoryOptions, HistoryReport, OpsError, SignedReport, Workspace, permit,
 };
 use crate::format::canonical::CanonicalError;
+use crate::format::names::ModelName;
+use crate::format::record::Record;
 use crate::format::signature::PublicKey;
 use crate::governance::Action;
 use crate::store::{Head, Line, StoreError};
@@ -32,7 +34,7 @@ impl Workspace {
         };
         let mut records = Vec::with_capacity(seqs.len());
         for seq in seqs {
-            let line = self.store.record_line(seq)?;
+            let line = self.line_for(options.model.as_ref(), seq)?;
             let value = serde_json::from_slice(&line).map_err(|source| {
                 let source = CanonicalError::from(source).into();
                 StoreError::Record { seq, source }
@@ -43,6 +45,19 @@ impl Workspace {
         let signed = if verified { self.check_chain(head, options)? } else { None };
         let anchor = Anchor { seq: head.seq, digest: head.digest };
         Ok(HistoryReport { records, seq: head.seq, head: head.digest, anchor, verified, signed })
+    }
+
+    /// The line of a record, as the history of a model has it, or that of the store.
+    pub(super) fn line_for(
+        &self,
+        model: Option<&ModelName>,
+        seq: u64,
+    ) -> Result<Vec<u8>, OpsError> {
+        let line = self.store.record_line(seq)?;
+        let Some(model) = model.filter(|_| names_several(&line)) else { return Ok(line) };
+        let parsed = Record::parse(&line);
+        let (record, _) = parsed.map_err(|source| StoreError::Record { seq, source })?;
+        Ok(record.part_for(model).unwrap_or(line))
     }
 
     /// Reads all records from their files, as what the catalog remembers proves nothing: each is chained to
@@ -69,6 +84,12 @@ impl Workspace {
         }
         Ok(signatures.answer(head.seq)?)
     }
+}
+
+/// Whether a line can be about more models than one: only then it is looked into.
+fn names_several(line: &[u8]) -> bool {
+    const NAME: &[u8] = b"\"model\":";
+    line.windows(NAME.len()).filter(|window| *window == NAME).nth(1).is_some()
 }
 
 /// Follows a history and looks at who signed it. Once a record is signed, all later ones must be.

@@ -50,7 +50,7 @@ use crate::format::manifest::{ChunkRef, FileEntry, Manifest};
 use crate::format::names::ModelName;
 use crate::format::record::{Access, Actor, Door, Op, Record, Refusal};
 use crate::format::signature::Signer;
-use crate::governance::{self, Action, Permission, Policy, VersionFacts};
+use crate::governance::{self, Policy, VersionFacts};
 use crate::registry::model::Model;
 use crate::registry::state::State;
 use crate::store::draft::DraftTree;
@@ -58,7 +58,7 @@ pub use crate::store::hot::HotLimit;
 use crate::store::{Line, Store, StoreError, Use};
 use crate::sys::io::Io;
 
-pub use crate::governance::{Caller, POLICY_BYTES_MAX};
+pub use crate::governance::{Action, Caller, POLICY_BYTES_MAX, Permission, by_bits};
 pub use check::OUTPUT_BYTES_MAX;
 pub use diff::*;
 pub use documents::{Document, SignError, sign};
@@ -352,7 +352,7 @@ impl Workspace {
         let (seqs, mut at) = self.records_within(model, offset, out.len() as u64)?;
         let mut done = 0;
         for seq in seqs {
-            let line = self.store.record_line(seq)?;
+            let line = self.line_for(model, seq)?;
             let skip = usize::try_from(offset.saturating_sub(at)).unwrap_or(usize::MAX);
             let rest = line.get(skip..).unwrap_or_default();
             let count = rest.len().min(out.len() - done);

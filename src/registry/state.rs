@@ -116,7 +116,8 @@ impl State {
         self.lines.push(line_bytes);
         for name in record.op.models() {
             if let Some(model) = self.models.get_mut(name) {
-                model.note(record.seq, line_bytes);
+                let part = record.part_for(name);
+                model.note(record.seq, part.map_or(line_bytes, |part| part.len() as u64));
             }
         }
     }

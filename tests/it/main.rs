@@ -32,6 +32,7 @@ mod permissions;
 mod python;
 mod reading;
 mod refusals;
+mod secrecy;
 mod semantics;
 mod semantics_draft;
 mod signing;

@@ -44,6 +44,7 @@ impl Tree {
             version: "0".into(),
             now,
             name_of: |uid| uid.to_string(),
+            groups_of: |_, _, gid| vec![gid],
             uid: caller.uid,
             gid: caller.gid,
         };
@@ -77,7 +78,7 @@ impl Tree {
         let mut at = ROOT;
         let mut found = None;
         for name in path.split('/') {
-            match self.fs.lookup(at, OsStr::new(name)).unwrap() {
+            match self.fs.lookup(self.me, at, OsStr::new(name)).unwrap() {
                 Lookup::Found(next) => (at, found) = (next.attributes.number, Some(next)),
                 Lookup::Missing { .. } => return None,
             }
@@ -132,7 +133,7 @@ impl Tree {
     }
 
     fn names(&self, path: &str) -> Vec<String> {
-        let opened = self.fs.open_directory(self.number(path)).unwrap();
+        let opened = self.fs.open_directory(self.me, self.number(path)).unwrap();
         let mut names = Vec::new();
         let mut take = |entry: &Entry<'_>| {
             names.push(entry.name.to_str().unwrap().to_owned());
@@ -293,7 +294,7 @@ fn a_live_view_follows_the_alias_and_what_is_open_does_not() {
     assert_ne!(tree.number(".live/prod/churn"), old);
     assert_eq!(tree.text(".live/prod/churn/file"), "two");
     assert_eq!(tree.text("churn/.live/prod/file"), "two");
-    let Lookup::Found(kept) = tree.fs.lookup(old, OsStr::new("file")).unwrap() else {
+    let Lookup::Found(kept) = tree.fs.lookup(tree.me, old, OsStr::new("file")).unwrap() else {
         panic!("the open directory lost its file");
     };
     assert_eq!(kept.attributes.number, tree.number("churn/v1/file"));
@@ -324,7 +325,8 @@ fn only_what_never_changes_is_kept_by_the_kernel() {
     for path in ["churn", "churn/v1", "churn/v1/file", ".live/prod/churn/file", ".live/prod"] {
         assert!(!ttl(path), "{path}");
     }
-    let missing = |path: &str| tree.fs.lookup(tree.number(path), OsStr::new("none")).unwrap();
+    let missing =
+        |path: &str| tree.fs.lookup(tree.me, tree.number(path), OsStr::new("none")).unwrap();
     assert_eq!(missing("churn/v1"), Lookup::Missing { ttl: YEAR });
     for path in ["", "churn", "churn/draft", ".live/prod"] {
         assert_eq!(missing(path), Lookup::Missing { ttl: Duration::ZERO }, "{path}");
@@ -364,7 +366,7 @@ fn a_model_is_removed_only_while_it_never_had_a_version() {
 fn a_listing_goes_on_where_it_stopped() {
     let tree = Tree::with_versions();
     let directory = tree.number("churn/v1");
-    let opened = tree.fs.open_directory(directory).unwrap();
+    let opened = tree.fs.open_directory(tree.me, directory).unwrap();
     let (mut names, mut offset) = (Vec::new(), 0);
     for _ in 0..10 {
         let mut taken = None;

@@ -9,6 +9,7 @@
 
 mod judgement;
 mod op;
+mod part;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -144,7 +145,7 @@ mod tests {
     use super::super::names::{ModelName, VersionNumber};
     use super::*;
 
-    fn record() -> Record {
+    pub fn record() -> Record {
         let model: ModelName = "churn".parse().unwrap();
         let to = Some(VersionNumber::FIRST);
         let alias = "prod".parse().unwrap();
