@@ -3,6 +3,7 @@
 //!
 //! Each module is a layer; imports go down only (README, "Architecture").
 
+pub mod capture;
 pub mod chunker;
 pub mod cli;
 pub mod daemon;

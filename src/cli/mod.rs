@@ -11,6 +11,7 @@ mod debug;
 mod diff;
 mod export;
 pub mod failure;
+mod fingerprint;
 mod governance;
 mod key;
 mod mount;
@@ -74,6 +75,7 @@ fn run(arguments: &Arguments, shown: Shown, log: DaemonLog) -> Result<(), Failur
         Command::Mount(mount) => mount::run(mount, &store()?, sign_key, shown, log),
         Command::Umount(umount) => umount::run(umount, shown),
         Command::Diff(arguments) => diff::run(arguments, &store()?, shown),
+        Command::Fingerprint(arguments) => fingerprint::run(arguments, shown),
         Command::Export(export) => export::run(export, &store()?, shown),
         Command::Check(check) => {
             let store = store()?;

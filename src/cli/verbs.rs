@@ -31,6 +31,7 @@ pub fn request(command: &Command) -> Result<Option<Request>, Failure> {
         Command::Mount(_)
         | Command::Umount(_)
         | Command::Diff(_)
+        | Command::Fingerprint(_)
         | Command::Check(_)
         | Command::Export(_) => {
             return Ok(None);

@@ -103,6 +103,10 @@ identifier! {
     /// BLAKE3 of the text of a policy.
     PolicyDigest
 }
+identifier! {
+    /// Digest of a file or directory of data: names and contents (FORMAT.md, "Data digest").
+    DataDigest
+}
 
 fn write_hex(bytes: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
     for byte in bytes {

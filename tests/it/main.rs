@@ -18,6 +18,7 @@ mod diff;
 mod documents;
 mod draft;
 mod faults;
+mod fingerprint;
 mod full;
 mod fuzz;
 mod golden;

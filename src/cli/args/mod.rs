@@ -1,6 +1,7 @@
 //! The command line: every command and flag, with the help that a stranger reads.
 
 mod compare;
+mod data;
 mod governance;
 mod takeover;
 
@@ -10,6 +11,7 @@ use clap::{Args, Parser, Subcommand};
 use serde_json::Value;
 
 pub use self::compare::Diff;
+pub use self::data::FingerprintArguments;
 pub use self::governance::{
     Approvals, Approve, BreakGlass, Check, CheckCommand, Mark, MarkWord, Policy, PolicyCommand,
     Revoke,
@@ -72,6 +74,7 @@ pub enum Command {
     List(List),
     Show(Show),
     Diff(Diff),
+    Fingerprint(FingerprintArguments),
     History(History),
     Stats(Stats),
     Status(Status),

@@ -5,6 +5,7 @@
 use std::ffi::OsStr;
 use std::sync::LazyLock;
 
+use modelfs::capture::data::{TableFormat, parse_table};
 use modelfs::format::codec::{self, Codec};
 use modelfs::format::ids::{BlobDigest, ChunkId};
 use modelfs::format::manifest::{ChunkRef, Manifest, Mtime, Node, Tree};
@@ -25,12 +26,13 @@ const PLAIN_BYTES_MAX: usize = 1 << 20;
 pub type Target = fn(&[u8]);
 
 /// Every target by its name.
-pub const TARGETS: [(&str, Target); 5] = [
+pub const TARGETS: [(&str, Target); 6] = [
     ("inspect", fuzz_inspect),
     ("manifest", fuzz_manifest),
     ("tensors", fuzz_tensors),
     ("pack", fuzz_pack),
     ("blocks", fuzz_blocks),
+    ("tables", fuzz_tables),
 ];
 
 /// The header of a model file: a table that is found keeps its invariants.
@@ -131,6 +133,21 @@ pub fn fuzz_blocks(bytes: &[u8]) {
     let block = codec::Block { stored_bytes, check: xxh3_64(stored) };
     let base: Vec<u8> = (0..=255).cycle().take(plain_bytes).collect();
     let _ = codec::decode(codec, &[block], stored, &base, &mut vec![0; plain_bytes]);
+}
+
+/// A table of data in each of its formats, whole and in two parts.
+pub fn fuzz_tables(bytes: &[u8]) {
+    for format in [TableFormat::Csv, TableFormat::JsonLines, TableFormat::Parquet] {
+        let table = parse_table(format, &[bytes]);
+        if let Ok(table) = &table {
+            table.columns.iter().for_each(|column| drop(column.summary()));
+        }
+        let (first, second) = bytes.split_at(bytes.len() / 2);
+        if format == TableFormat::JsonLines {
+            let parts = parse_table(format, &[first, second]);
+            assert_eq!(parts.map(|it| it.rows).ok(), table.map(|it| it.rows).ok());
+        }
+    }
 }
 
 /// A manifest of these sections, from the first kind on.
