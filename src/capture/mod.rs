@@ -1,7 +1,20 @@
-//! Capture: where a version came from, found out without the help of who trained it.
+//! Capture: what can be known of how a model was made, without the help of whoever made it.
 //!
-//! Fingerprints of the data, so that versions that were trained on the same can be found.
+//! Files that trainers leave, and fingerprints of the data. Everything here is read, nothing is run, and
+//! all that is read has a limit. What cannot be understood becomes a sentence among the notes: no version
+//! is lost for the sake of its metadata.
 //! Clock, environment and current directory are handed in: nothing here looks at them.
 #![forbid(unsafe_code)]
 
+mod cards;
 pub mod data;
+mod document;
+mod dvc;
+mod files;
+mod found;
+mod mlflow;
+pub mod redact;
+mod trainers;
+
+pub use files::Finder;
+pub use found::Found;

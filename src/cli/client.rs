@@ -263,7 +263,7 @@ impl Talk {
     /// # Errors
     /// Those of the verb, and those of the way to the daemon.
     pub fn run(&mut self, request: Request, progress: &dyn Progress) -> Result<Report, Failure> {
-        let mut answer = self.ask(Ask::Verb(request))?;
+        let mut answer = self.ask(Ask::Verb(Box::new(request)))?;
         loop {
             match answer {
                 Answer::Heard => self.set_patience(None)?,

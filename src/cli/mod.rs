@@ -8,6 +8,7 @@ mod check;
 mod client;
 pub mod config;
 mod debug;
+mod declared;
 mod diff;
 mod export;
 pub mod failure;

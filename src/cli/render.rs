@@ -144,14 +144,28 @@ fn version(summary: &VersionSummary, metadata: &Value) -> String {
     for line in summary.message.lines() {
         text += &format!("    {}\n", printable(line));
     }
-    for kind in ["metrics", "params", "labels", "user"] {
+    for kind in ["metrics", "params", "labels", "source", "environment", "run", "user"] {
         text += &values(kind, &metadata[kind]);
     }
-    if let Some(datasets) = metadata["datasets"].as_array().filter(|list| !list.is_empty()) {
-        text += "\ndatasets\n";
-        text.extend(datasets.iter().map(|each| format!("  {}\n", printable(&text_of(each)))));
+    for kind in ["datasets", "parents"] {
+        text += &list(kind, &metadata[kind]);
+    }
+    for side in ["inputs", "outputs"] {
+        text += &list(side, &metadata["interface"][side]);
+    }
+    let missing = metadata["capture"]["missing"].as_array().into_iter().flatten();
+    let missing: Vec<_> = missing.map(text_of).collect();
+    if !missing.is_empty() {
+        text += &format!("\nnot known: {}\n", printable(&missing.join(", ")));
     }
     text + &file_table(Metadata(metadata))
+}
+
+/// Items of a list, below its name; nothing where it is empty or absent.
+fn list(kind: &str, list: &Value) -> String {
+    let Some(list) = list.as_array().filter(|list| !list.is_empty()) else { return String::new() };
+    let lines = list.iter().map(|each| format!("  {}\n", printable(&text_of(each))));
+    format!("\n{kind}\n{}", lines.collect::<String>())
 }
 
 /// Names and values of an object, below its own name; nothing where it is empty or absent.
@@ -162,7 +176,12 @@ fn values(kind: &str, object: &Value) -> String {
     let mut text = format!("\n{kind}\n");
     let width = object.keys().map(|key| key.chars().count()).max().unwrap_or(0);
     for (key, value) in object {
-        text += &format!("  {:width$}  {}\n", printable(key), printable(&text_of(value)));
+        let shown = match (kind, key.as_str(), value) {
+            // Hundreds of them; `--json` has all.
+            ("environment", "packages", Value::Object(all)) => count(all.len() as u64, "package"),
+            _ => text_of(value),
+        };
+        text += &format!("  {:width$}  {}\n", printable(key), printable(&shown));
     }
     text
 }

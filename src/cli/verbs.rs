@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::Path;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::args::{
     self, AliasCommand, Command, DebugCommand, MarkWord, Pair, PolicyCommand, Promote, Revoke,
     Rollback, Snapshot,
 };
 use super::client::Absent;
-use super::config;
 use super::failure::{failure_with_hint, of_config, of_io};
+use super::{config, declared};
 use crate::format::names::{At, ModelName, Reference};
 use crate::format::record::Mark;
 use crate::format::signature::{KEY_BYTES_MAX, PublicKey};
@@ -173,6 +173,8 @@ pub fn read_text(file: &Path, bytes_max: usize, hint: &str) -> Result<String, Fa
 }
 
 fn snapshot_options(snapshot: &Snapshot) -> Result<SnapshotOptions, Failure> {
+    let declared =
+        snapshot.metadata.as_deref().map(declared::read).transpose()?.unwrap_or_default();
     Ok(SnapshotOptions {
         model: snapshot.model.clone(),
         source: match &snapshot.path {
@@ -180,12 +182,19 @@ fn snapshot_options(snapshot: &Snapshot) -> Result<SnapshotOptions, Failure> {
             Some(path) => Source::Path(existing(path)?),
         },
         message: snapshot.message.clone(),
-        metrics: map("--metric", &snapshot.metric)?,
-        params: map("--param", &snapshot.param)?,
-        labels: map("--label", &snapshot.label)?,
-        datasets: Vec::new(),
+        metrics: joined(declared.metrics, map("--metric", &snapshot.metric)?),
+        params: joined(declared.params, map("--param", &snapshot.param)?),
+        labels: joined(declared.labels, map("--label", &snapshot.label)?),
+        datasets: declared.datasets,
+        provenance: declared.provenance,
+        captured: Map::new(),
         alias: snapshot.alias.clone(),
     })
+}
+
+/// Members of `map` under those of `more`, which count.
+fn joined(map: BTreeMap<String, Value>, more: BTreeMap<String, Value>) -> BTreeMap<String, Value> {
+    map.into_iter().chain(more).collect()
 }
 
 /// Looked at here as well, so that a mistyped path makes no store and no model.
@@ -265,7 +274,7 @@ mod tests {
             "snapshot churn / --metric a=1 --metric b=x",
             json!({"verb": "snapshot", "options": {
             "model": "churn", "source": {"path": "/"}, "message": "", "metrics": {"a": 1, "b": "x"},
-            "params": {}, "labels": {}, "datasets": [], "alias": null}}),
+            "params": {}, "labels": {}, "datasets": [], "provenance": {}, "alias": null}}),
         );
     }
 

@@ -21,7 +21,7 @@ pub const ANSWER_BYTES_MAX: usize = 256 << 20;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Ask {
-    Verb(Request),
+    Verb(Box<Request>),
     /// End the daemon as SIGTERM does. The connection stays open until the process has ended.
     Unmount,
 }
@@ -151,8 +151,8 @@ mod tests {
 
     #[test]
     fn a_request_is_its_line_and_back() {
-        let list = Ask::Verb(Request::List { model: Some("churn".parse().unwrap()) });
-        for ask in [Ask::Unmount, Ask::Verb(Request::Status), list] {
+        let list = Ask::Verb(Box::new(Request::List { model: Some("churn".parse().unwrap()) }));
+        for ask in [Ask::Unmount, Ask::Verb(Box::new(Request::Status)), list] {
             let envelope = Envelope { protocol: PROTOCOL, ask };
             let mut line = Vec::new();
             write_line(&mut line, &envelope, REQUEST_BYTES_MAX).unwrap();

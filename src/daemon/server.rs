@@ -172,7 +172,7 @@ fn serve(stream: &UnixStream, shared: &Shared) {
         Ok((_, None)) => {}
         Ok((peer, Some(Ask::Verb(request)))) => {
             write(stream, &Answer::Heard);
-            let answer = run(stream, shared, &peer, request);
+            let answer = run(stream, shared, &peer, *request);
             write(stream, &answer);
         }
         Ok((peer, Some(Ask::Unmount))) => unmount(stream, shared, &peer),

@@ -14,6 +14,20 @@ pub const SCHEMA: &str = "modelfs/metadata-v1";
 pub const ARTIFACTS: &str = "artifacts";
 /// The member that names the version before.
 pub const SUPERSEDES: &str = "supersedes";
+/// The member that says where the others come from.
+pub const CAPTURE: &str = "capture";
+/// Members that say something of how a version was made, whoever says it, in the order of their names.
+pub const DECLARABLE: [&str; 9] = [
+    "datasets",
+    "environment",
+    "interface",
+    "labels",
+    "metrics",
+    "params",
+    "parents",
+    "run",
+    "source",
+];
 
 /// A `metadata.json` that was parsed, of whatever release.
 #[derive(Clone, Copy, Debug)]

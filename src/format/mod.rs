@@ -17,4 +17,5 @@ pub mod names;
 pub mod pack;
 mod planes;
 pub mod record;
+pub mod schema;
 pub mod signature;

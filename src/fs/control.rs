@@ -23,7 +23,9 @@ use super::answer::Reader;
 use super::generated::Refusals;
 use crate::format::ids::TreeDigest;
 use crate::format::names::{AliasName, ModelName, VersionNumber};
-use crate::ops::{Context, NoProgress, SnapshotOptions, SnapshotReport, Source, Workspace};
+use crate::ops::{
+    Context, NoProgress, Provenance, SnapshotOptions, SnapshotReport, Source, Workspace,
+};
 
 /// Longest command, in bytes.
 pub const COMMAND_BYTES_MAX: usize = 64 << 10;
@@ -45,6 +47,11 @@ struct Fields {
     params: Map<String, Value>,
     datasets: Vec<Value>,
     labels: Map<String, Value>,
+    source: Value,
+    environment: Value,
+    run: Value,
+    interface: Value,
+    parents: Vec<Value>,
     alias: Option<String>,
     #[serde(rename = "async")]
     asynchronous: bool,
@@ -334,6 +341,13 @@ fn parse(model: &ModelName, command: &[u8]) -> Result<(SnapshotOptions, When), F
         Some(alias) => Some(alias.parse()?),
         None => None,
     };
+    let provenance = Provenance {
+        source: fields.source,
+        environment: fields.environment,
+        run: fields.run,
+        interface: fields.interface,
+        parents: fields.parents,
+    };
     let map = |fields: Map<String, Value>| fields.into_iter().collect::<BTreeMap<_, _>>();
     let options = SnapshotOptions {
         model: model.clone(),
@@ -343,6 +357,8 @@ fn parse(model: &ModelName, command: &[u8]) -> Result<(SnapshotOptions, When), F
         params: map(fields.params),
         labels: map(fields.labels),
         datasets: fields.datasets,
+        provenance: Box::new(provenance),
+        captured: Map::new(),
         alias,
     };
     Ok((options, if fields.asynchronous { When::AtOnce } else { When::Done }))
@@ -420,6 +436,8 @@ mod tests {
         let command = json!({
             "message": "m", "draft": "./a/b/", "metrics": {"auc": 0.9}, "params": {"depth": 3},
             "datasets": [{"name": "d"}], "labels": {"team": "x"}, "alias": "prod", "async": true,
+            "source": {"commit": "ab"}, "environment": {"python": "3.11"}, "run": {"exit_code": 0},
+            "interface": {"inputs": []}, "parents": ["base/v1"],
         });
         let (options, when) = parsed(command.to_string().as_bytes()).unwrap();
         assert_eq!(when, When::AtOnce);
@@ -429,6 +447,10 @@ mod tests {
         assert_eq!(options.datasets, [json!({"name": "d"})]);
         assert_eq!(options.labels["team"], json!("x"));
         assert_eq!(options.alias.unwrap().as_str(), "prod");
+        let Provenance { source, environment, run, interface, parents } = *options.provenance;
+        assert_eq!((&source["commit"], &environment["python"]), (&json!("ab"), &json!("3.11")));
+        assert_eq!((&run["exit_code"], &interface["inputs"]), (&json!(0), &json!([])));
+        assert_eq!(parents, [json!("base/v1")]);
     }
 
     #[test]

@@ -14,13 +14,14 @@ use super::nodes::{Generated, Node, Scope};
 use super::{Child, Filesystem, FsError};
 use crate::format::names::{LATEST, ModelName};
 use crate::format::record::Actor;
+use crate::format::schema;
 use crate::ops::SealStatus;
 use crate::registry::model::{Model, Version};
 
 /// Permissions of the store's own files: its history names all models, whoever may see them.
 const STORE_MODE: u32 = 0o440;
-/// Those of the policy: who is bound by it may read it.
-const POLICY_MODE: u32 = 0o444;
+/// Those of what names no model: who is bound by the policy may read it.
+const OPEN_MODE: u32 = 0o444;
 
 /// The last refusals of the store and of each model.
 #[derive(Debug, Default)]
@@ -46,8 +47,20 @@ impl Refusals {
     }
 }
 
+/// The directory of what `metadata.json` and its like look like.
+pub(super) const SCHEMAS: &str = "schema";
+
+/// What `name` is in that directory.
+pub(super) fn schema_child(name: &OsStr) -> Option<Child> {
+    let is_there = name == Generated::Schema.name();
+    is_there.then(|| Child::fixed(Node::Generated(None, Generated::Schema)))
+}
+
 /// What `name` is in `.modelfs`.
 pub(super) fn child(scope: &Scope, name: &OsStr) -> Option<Child> {
+    if scope.is_none() && name == SCHEMAS {
+        return Some(Child::fixed(Node::Schemas));
+    }
     let file = Generated::all(scope).iter().find(|file| name == file.name())?;
     Some(Child::fixed(Node::Generated(scope.clone(), *file)))
 }
@@ -64,7 +77,7 @@ impl Filesystem {
     ) -> Result<Attributes, FsError> {
         let bytes = match file {
             Generated::History => self.workspace.history_bytes(scope.as_ref())?,
-            Generated::Status | Generated::Why | Generated::Policy => {
+            Generated::Status | Generated::Why | Generated::Policy | Generated::Schema => {
                 self.text(scope, file)?.len() as u64
             }
         };
@@ -74,7 +87,10 @@ impl Filesystem {
                 let root = self.root_attributes();
                 let kind = super::Kind::File;
                 let blocks = bytes.div_ceil(512);
-                let mode = if file == Generated::Policy { POLICY_MODE } else { STORE_MODE };
+                let mode = match file {
+                    Generated::Policy | Generated::Schema => OPEN_MODE,
+                    Generated::Status | Generated::History | Generated::Why => STORE_MODE,
+                };
                 Attributes { kind, mode, bytes, blocks, ..root }
             }
         };
@@ -95,6 +111,7 @@ impl Filesystem {
                 return Ok(last.unwrap_or_else(|| "nothing was refused yet\n".to_owned()));
             }
             (Generated::Policy, _) => return Ok(self.workspace.policy_text()),
+            (Generated::Schema, _) => return Ok(schema::TEXT.to_owned()),
             (Generated::History, _) => return Err(FsError::Operation),
             (Generated::Status, Some(model)) => self.model_status(model)?,
             (Generated::Status, None) => self.store_status(),

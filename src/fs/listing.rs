@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 
 use super::answer::{Cache, Kind, Opened, Requester};
 use super::deed::Deed;
+use super::generated::SCHEMAS;
 use super::handles::{DirectoryHandle, Handle, ListedName};
 use super::inode::{self, Identity};
 use super::nodes::{DraftPlace, Generated, Node, SealedPlace, View, draft_number};
@@ -196,7 +197,14 @@ impl Filesystem {
                         (deed.name().into(), Kind::Directory, identity)
                     })
                 });
-                files.chain(deeds).collect()
+                let schemas = scope
+                    .is_none()
+                    .then(|| (SCHEMAS.into(), Kind::Directory, Node::Schemas.identity()));
+                files.chain(deeds).chain(schemas).collect()
+            }
+            Node::Schemas => {
+                let node = Node::Generated(None, Generated::Schema);
+                vec![(Generated::Schema.name().into(), Kind::File, node.identity())]
             }
             Node::Deeds(model, deed) => self.deed_names(model, *deed)?,
             // Every moment is in the one, every pair of versions in the other.
@@ -251,6 +259,7 @@ impl Filesystem {
             Node::Info(Some(model)) | Node::Live(Some(model)) | Node::Diffs(model) => {
                 root_of(model.as_str())
             }
+            Node::Schemas => self.nodes.number(&Node::Info(None).identity()),
             Node::Deeds(model, _) => self.nodes.number(&Node::Info(Some(model.clone())).identity()),
             Node::LiveAlias(_) => self.nodes.number(&Node::Live(None).identity()),
             Node::LiveEmpty(model, _) => {

@@ -400,6 +400,7 @@ impl Filesystem {
                 let deeds = || scope.as_ref().and_then(|model| deed::directory(model, name));
                 Ok(generated::child(scope, name).or_else(deeds))
             }
+            Node::Schemas => Ok(generated::schema_child(name)),
             Node::Deeds(model, deed) => self.deed_child(model, *deed, name),
             Node::Diffs(model) => self.diff_child(model, name),
             Node::PastRoot => Ok(self.past_child(name)),
@@ -447,6 +448,7 @@ impl Filesystem {
             Node::Root => self.root_attributes(),
             Node::Model { name, .. } => self.model_facts(name)?.directory(0o7777),
             Node::Info(None)
+            | Node::Schemas
             | Node::PastRoot
             | Node::Past(_)
             | Node::Live(None)
@@ -582,6 +584,7 @@ fn is_read_only(node: &Node) -> bool {
     match node {
         Node::Sealed(_)
         | Node::Info(_)
+        | Node::Schemas
         | Node::Deeds(..)
         | Node::Diffs(_)
         | Node::Diff(_)

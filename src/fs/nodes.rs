@@ -19,6 +19,7 @@ use super::past::Moment;
 use crate::format::ids::ManifestId;
 use crate::format::manifest::{EntryIndex, Manifest, Node as Sealed};
 use crate::format::names::{At, ModelName, VersionNumber};
+use crate::format::schema;
 use crate::store::draft::{DraftTree, NodeId};
 
 /// Attempts to find a free number; 63-bit numbers make the second one unlikely.
@@ -35,6 +36,8 @@ pub enum Generated {
     Why,
     /// Of the store only.
     Policy,
+    /// Of the store only, in a directory of its own: what `metadata.json` looks like.
+    Schema,
 }
 
 impl Generated {
@@ -52,6 +55,7 @@ impl Generated {
             Self::History => "history.jsonl",
             Self::Why => "why",
             Self::Policy => "policy.toml",
+            Self::Schema => schema::NAME,
         }
     }
 }
@@ -176,6 +180,8 @@ pub enum Node {
     Info(Scope),
     /// `.modelfs/status.json` and its like
     Generated(Scope, Generated),
+    /// `/.modelfs/schema`
+    Schemas,
     /// `/churn/.modelfs/approve` and its like
     Deeds(ModelName, Deed),
     /// `/churn/.modelfs/approve/v8`
@@ -220,6 +226,7 @@ impl Node {
             Self::Generated(of, file) => {
                 Identity::of("generated", &[scope(of).as_bytes(), file.name().as_bytes()])
             }
+            Self::Schemas => Identity::of("schemas", &[]),
             Self::Deeds(model, deed) => {
                 Identity::of("deeds", &[model.as_str().as_bytes(), deed.name().as_bytes()])
             }
@@ -262,6 +269,7 @@ impl Node {
             Self::Root
             | Self::Model { .. }
             | Self::Info(_)
+            | Self::Schemas
             | Self::Deeds(..)
             | Self::Diffs(_)
             | Self::PastRoot
@@ -284,7 +292,9 @@ impl Node {
     /// Whose `why` explains a refusal here.
     pub fn scope(&self) -> Scope {
         match self {
-            Self::Root | Self::LiveAlias(_) | Self::PastRoot | Self::Past(_) => None,
+            Self::Root | Self::LiveAlias(_) | Self::PastRoot | Self::Past(_) | Self::Schemas => {
+                None
+            }
             Self::Info(scope) | Self::Generated(scope, _) | Self::Live(scope) => scope.clone(),
             Self::Model { name, .. } => Some(name.clone()),
             Self::LiveEmpty(model, _)

@@ -20,10 +20,11 @@ use serde_json::{Map, Value};
 use super::ancestor::{Ancestor, Known, Likeness};
 use super::digests::FileHasher;
 use super::hot::Movable;
-use super::metadata::SealedFile;
+use super::metadata::{Described, SealedFile};
 use super::source::{SourceFile, SourceTree};
-use super::tensors::{EXTERNAL, External, FilePlan, OwnDigest, kind_of_file};
-use super::{OpsError, Progress, Workspace};
+use super::tensors::{EXTERNAL, External, FilePlan, OwnDigest, describe_file, kind_of_file};
+use super::{OpsError, Progress, Workspace, said};
+use crate::capture::{Finder, Found};
 use crate::chunker::{Cut, Pieces, Segment, TENSOR_CHUNK_BYTES};
 use crate::format::codec::Elements;
 use crate::format::config::Chunking;
@@ -36,6 +37,8 @@ use crate::store::{ChunkWriter, Like, Piece};
 use crate::sys::at;
 use crate::sys::lease::{self, Lease};
 
+/// Files that say in the metadata what they are.
+const DESCRIBED_COUNT_MAX: usize = 1_000;
 /// Largest `metadata.json` of a draft that is taken over.
 const USER_METADATA_BYTES_MAX: u64 = 1 << 20;
 /// How long files that were closed may still count as open: the kernel tells of the last close only
@@ -53,6 +56,8 @@ pub(super) struct Stored {
     pub digest: TreeDigest,
     pub files: Vec<SealedFile>,
     pub user: Option<Map<String, Value>>,
+    /// What the files say of how they were made.
+    pub found: Found,
     /// How each of the files was cut.
     cuts: Vec<FileCut>,
 }
@@ -144,7 +149,7 @@ impl Workspace {
         let external = learn_external(&source.files, open)?;
         let ancestor = self.ancestor(progress.model);
         let (mut files, mut cuts) = (Vec::new(), Vec::new());
-        let digests = std::thread::scope(|scope| -> Result<_, OpsError> {
+        let (digests, finder) = std::thread::scope(|scope| -> Result<_, OpsError> {
             let mut reading = Reading {
                 workspace: self,
                 ancestor: ancestor.as_ref(),
@@ -153,6 +158,8 @@ impl Workspace {
                 writer,
                 progress,
                 is_draft,
+                finder: Finder::default(),
+                described_count: 0,
             };
             for file in &source.files {
                 let opened = open(&file.path).map_err(|e| OpsError::file("open", &file.path, e))?;
@@ -161,17 +168,31 @@ impl Workspace {
                 files.push(read);
                 cuts.push(cut);
             }
-            Ok(reading.hasher.finish())
+            Ok((reading.hasher.finish(), reading.finder))
         })?;
         let mut digests = digests.into_iter();
-        let sealed = files.into_iter().map(|FileRead { bytes, digest, format, sha256, sealed }| {
+        let sealed = files.into_iter().map(|read: FileRead| {
+            let FileRead { bytes, digest, format, sha256, sealed, described } = read;
             let sha256 = sha256.or_else(|| digests.next()).expect("one for each file without");
-            SealedFile { bytes, digest, format, sha256, sealed }
+            SealedFile { bytes, digest, format, sha256, sealed, described }
         });
-        let files = sealed.collect();
+        let files: Vec<SealedFile> = sealed.collect();
+        let found = found(finder, &files);
+        source.notes.extend(found.notes.iter().cloned());
         let digest = source.tree.digest();
-        Ok(Stored { source, digest, files, user, cuts })
+        Ok(Stored { source, digest, files, user, found, cuts })
     }
+}
+
+/// What the files say of how they were made. What the one model among them takes and gives is told by its
+/// graph rather than by a file beside it.
+fn found(finder: Finder, files: &[SealedFile]) -> Found {
+    let mut found = finder.finish();
+    let told = files.iter().filter_map(|file| file.described.as_ref()?.interface.as_ref());
+    if let [interface] = told.take(2).collect::<Vec<_>>()[..] {
+        found.members.insert("interface".to_owned(), interface.clone());
+    }
+    said::vetted(found)
 }
 
 /// What reading a file gave.
@@ -183,6 +204,7 @@ struct FileRead {
     sha256: Option<[u8; 32]>,
     /// What the file was, if a lease said that nobody wrote to it.
     sealed: Option<Stamp>,
+    described: Option<Box<Described>>,
 }
 
 /// Files being read, one after the other.
@@ -194,6 +216,8 @@ struct Reading<'a, 'hasher, 'writer> {
     writer: &'a mut ChunkWriter<'writer>,
     progress: &'a Tracked<'a>,
     is_draft: bool,
+    finder: Finder,
+    described_count: usize,
 }
 
 impl Reading<'_, '_, '_> {
@@ -218,6 +242,7 @@ impl Reading<'_, '_, '_> {
             Some(known) => known,
             None => self.cut(file, opened)?,
         };
+        let described = self.look_into(file, opened, read.format).map_err(failed)?;
         let after = at::status(opened).map_err(failed)?;
         // In the draft, removing another name of the file moves its ctime, and changes nothing.
         let same_time = self.is_draft || before.ctime == after.ctime;
@@ -234,7 +259,27 @@ impl Reading<'_, '_, '_> {
         // Another name would be another way to write to it.
         let sealed = (lease.is_some() && after.nlink == 1 && before.ctime == after.ctime)
             .then(|| stamp_of(&after));
-        Ok((FileRead { sealed, ..read }, cut))
+        Ok((FileRead { sealed, described, ..read }, cut))
+    }
+
+    /// What the file says of itself, and of how the version was made.
+    fn look_into(
+        &mut self,
+        file: &SourceFile,
+        opened: &File,
+        format: &str,
+    ) -> io::Result<Option<Box<Described>>> {
+        if self.finder.wants(&file.path, file.bytes) {
+            let mut bytes = vec![0; usize::try_from(file.bytes).unwrap_or(0)];
+            opened.read_exact_at(&mut bytes, 0)?;
+            self.finder.take(&file.path, bytes);
+        }
+        if DESCRIBED_COUNT_MAX <= self.described_count {
+            return Ok(None);
+        }
+        let described = describe_file(&file.path, opened, file.bytes, format);
+        self.described_count += usize::from(described.is_some());
+        Ok(described)
     }
 
     /// The file as the version before has it, if it is the same and all of it is stored and whole.
@@ -258,7 +303,7 @@ impl Reading<'_, '_, '_> {
         self.progress.advance(file.bytes);
         let format = kind_of_file(&file.path, opened, file.bytes)?;
         let (bytes, sha256) = (file.bytes, Some(sha256));
-        let read = FileRead { bytes, digest, format, sha256, sealed: None };
+        let read = FileRead { bytes, digest, format, sha256, sealed: None, described: None };
         Ok(Some((read, FileCut::Known(chunks.to_vec(), table.cloned()))))
     }
 
@@ -293,7 +338,7 @@ impl Reading<'_, '_, '_> {
         let digest = BlobDigest(*blake3.finalize().as_bytes());
         let format = kind_of_file(&file.path, opened, file.bytes);
         let format = format.map_err(|e| OpsError::file("read", &file.path, e))?;
-        let read = FileRead { bytes, digest, format, sha256: None, sealed: None };
+        let read = FileRead { bytes, digest, format, sha256: None, sealed: None, described: None };
         Ok((read, FileCut::Pieces(pieces.unwrap_or_default(), plan, own)))
     }
 }

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use super::{Context, SnapshotOptions};
+use super::{Context, SnapshotOptions, said};
+use crate::capture::Found;
 use crate::format::canonical;
 use crate::format::hot::Stamp;
 use crate::format::ids::{BlobDigest, TreeDigest, to_hex};
@@ -23,6 +24,15 @@ pub(super) struct SealedFile {
     pub sha256: [u8; 32],
     /// What the file was while it was read, if a lease said that nobody wrote to it.
     pub sealed: Option<Stamp>,
+    /// What it says of itself.
+    pub described: Option<Box<Described>>,
+}
+
+/// What a model file says of itself.
+#[derive(Debug)]
+pub(super) struct Described {
+    pub details: Value,
+    pub interface: Option<Value>,
 }
 
 /// What a version is, apart from its files.
@@ -35,30 +45,15 @@ pub(super) struct Facts<'a> {
     pub digest: TreeDigest,
     /// The draft's own `metadata.json`.
     pub user: Option<Map<String, Value>>,
-}
-
-/// What the caller declared: with the tree's digest it decides whether two snapshots are the same.
-pub(super) fn declared(options: &SnapshotOptions, user: Option<&Map<String, Value>>) -> Value {
-    json!({
-        "datasets": options.datasets,
-        "labels": options.labels,
-        "message": options.message,
-        "metrics": options.metrics,
-        "params": options.params,
-        "user": user,
-    })
-}
-
-/// Equal for snapshots of the same content with the same declared metadata.
-pub(super) fn fingerprint(digest: TreeDigest, declared: &Value) -> TreeDigest {
-    let text = canonical::encode(&json!({ "declared": declared, "digest": digest }));
-    TreeDigest(blake3::derive_key("modelfs fingerprint v1", text.as_bytes()))
+    /// What its files say of how it was made.
+    pub found: &'a Found,
 }
 
 /// The metadata without its list of files: what the manifest keeps.
 pub(super) fn head(facts: &Facts<'_>) -> Value {
     let caller = &facts.context.caller;
-    let mut head = declared(facts.options, facts.user.as_ref());
+    let mut head = said::members(facts.options, facts.found);
+    head["message"] = json!(facts.options.message);
     head["schema"] = json!(SCHEMA);
     head["model"] = json!(facts.options.model);
     head["version"] = json!(facts.version);
@@ -70,8 +65,8 @@ pub(super) fn head(facts: &Facts<'_>) -> Value {
         "door": caller.door,
         "host": identity::host_name(),
     });
-    if facts.user.is_none() {
-        head.as_object_mut().expect("made as an object").remove("user");
+    if let Some(user) = &facts.user {
+        head["user"] = json!(user);
     }
     head
 }
@@ -89,6 +84,9 @@ pub(super) fn file_line(path: &Path, file: &SealedFile) -> Value {
     });
     if std::str::from_utf8(bytes).is_err() {
         line["path_hex"] = json!(to_hex(bytes));
+    }
+    if let Some(described) = &file.described {
+        line["details"] = described.details.clone();
     }
     line
 }

@@ -25,6 +25,7 @@ mod report;
 mod request;
 mod retarget;
 mod run;
+mod said;
 mod show;
 mod snapshot;
 mod source;

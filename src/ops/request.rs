@@ -8,7 +8,7 @@ use std::str::FromStr;
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::format::ids::RecordDigest;
 use crate::format::names::{AliasName, Label, ModelName, Reference};
@@ -26,6 +26,22 @@ pub enum Source {
     Path(PathBuf),
 }
 
+/// How a version was made, as the caller says: members of `metadata.json`, absent where nothing was said.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Provenance {
+    #[serde(skip_serializing_if = "Value::is_null")]
+    pub source: Value,
+    #[serde(skip_serializing_if = "Value::is_null")]
+    pub environment: Value,
+    #[serde(skip_serializing_if = "Value::is_null")]
+    pub run: Value,
+    #[serde(skip_serializing_if = "Value::is_null")]
+    pub interface: Value,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub parents: Vec<Value>,
+}
+
 /// Seal a version.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SnapshotOptions {
@@ -36,6 +52,12 @@ pub struct SnapshotOptions {
     pub params: BTreeMap<String, Value>,
     pub labels: BTreeMap<String, Value>,
     pub datasets: Vec<Value>,
+    #[serde(default)]
+    pub provenance: Box<Provenance>,
+    /// What the program that asks found out by itself of the same members, `datasets` too: it counts after
+    /// what somebody declared.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub captured: Map<String, Value>,
     /// Moves to the new version in the same step.
     pub alias: Option<AliasName>,
 }

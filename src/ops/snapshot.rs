@@ -20,7 +20,7 @@ use super::retarget::{Must, Wish};
 use super::source::{Root, SourceTree, mtime_from};
 use super::{
     Context, OpsError, Progress, SealStatus, SnapshotOptions, SnapshotReport, Source, Workspace,
-    permit, permit_access,
+    permit, permit_access, said,
 };
 use crate::format::ids::{BlobDigest, ManifestId, TreeDigest};
 use crate::format::manifest::Manifest;
@@ -64,6 +64,7 @@ impl Workspace {
             let why = format!("{} bytes, at most {MESSAGE_BYTES_MAX}", options.message.len());
             return Err(OpsError::Option { what: "the message", why });
         }
+        said::check(options)?;
         self.permit_snapshot(context, options)?;
         self.permit_or_record(context, &options.model, &Power::Snapshot)?;
         if let Some(alias) = &options.alias {
@@ -259,8 +260,8 @@ impl Workspace {
         self.store.with_chunk_writer(|mut writer| {
             let is_draft = frozen.is_some();
             let stored = self.store_files(source, open, is_draft, &mut writer, progress)?;
-            let declared = metadata::declared(options, stored.user.as_ref());
-            let fingerprint = metadata::fingerprint(stored.digest, &declared);
+            let user = stored.user.as_ref();
+            let fingerprint = said::fingerprint(stored.digest, options, user);
             let sealed = self.find_sealed(&options.model, &fingerprint)?;
             let Some((version, manifest)) = sealed else {
                 return self.publish(context, options, stored, fingerprint, writer, frozen);
@@ -327,7 +328,8 @@ impl Workspace {
         let at = (self.clock)();
         let Stored { digest, .. } = stored;
         let user = stored.user.clone();
-        let facts = Facts { options, context, at, version, supersedes, digest, user };
+        let found = &stored.found;
+        let facts = Facts { options, context, at, version, supersedes, digest, user, found };
         let head = metadata::head(&facts);
         let lines = stored.source.files.iter().zip(&stored.files);
         let lines = lines.map(|(source, file)| metadata::file_line(&source.path, file)).collect();

@@ -10,6 +10,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use super::metadata::Described;
 use crate::chunker::{Cut, Segment, TENSOR_CHUNK_BYTES, segments};
 use crate::format::codec::{Elements, Structs};
 use crate::format::ids::TensorDigest;
@@ -17,11 +18,14 @@ use crate::format::manifest::{
     ChunkRef, ChunkStarts, EntryIndex, FileTensors, PIECE_BYTES, TensorLine,
 };
 use crate::inspect::{
-    Dtype, ExternalTensor, ReadAt, Tensor, TensorTable, external_table, kind_of, tensors,
+    Dtype, ExternalTensor, ReadAt, Tensor, TensorTable, describe, external_table, kind_of, tensors,
 };
 
 /// The format of files whose tensors another file tells.
 pub(super) const EXTERNAL: &str = "onnx-data";
+
+/// Formats of files that are no models.
+const SILENT: [&str; 4] = ["json", "parquet", "text", "unknown"];
 
 /// Smaller files are cut as a whole anyhow.
 const FILE_BYTES_MIN: u64 = 1_024;
@@ -174,6 +178,21 @@ fn table_of(path: &Path, file: &File, bytes: u64) -> io::Result<Option<TensorTab
 /// As reading its first bytes.
 pub(super) fn kind_of_file(path: &Path, file: &File, bytes: u64) -> io::Result<&'static str> {
     kind_of(&Sealed { file, bytes }, path.file_name().unwrap_or_default())
+}
+
+/// What an open file of this format says of itself; `None` where that cannot be told.
+pub(super) fn describe_file(
+    path: &Path,
+    file: &File,
+    bytes: u64,
+    format: &str,
+) -> Option<Box<Described>> {
+    if SILENT.contains(&format) {
+        return None;
+    }
+    let described = describe(path.file_name().unwrap_or_default(), &Sealed { file, bytes }).ok()?;
+    let interface = described.interface().map(|it| serde_json::json!(it));
+    Some(Box::new(Described { details: described.summary(), interface }))
 }
 
 /// The hint for the codec: only the size counts where a dtype is known here by no other name.

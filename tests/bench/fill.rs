@@ -91,6 +91,8 @@ fn seal_one(store: &Path, now: Timestamp) {
         params: Default::default(),
         labels: Default::default(),
         datasets: Vec::new(),
+        provenance: Default::default(),
+        captured: Default::default(),
         alias: None,
     };
     workspace.snapshot(&context, &options, &NoProgress).expect("a version");

@@ -37,6 +37,8 @@ fn seal(workspace: &Workspace, file: &std::path::Path, auc: f64) {
         params: Default::default(),
         labels: Default::default(),
         datasets: Vec::new(),
+        provenance: Default::default(),
+        captured: Default::default(),
         alias: None,
     };
     run(workspace, 0, Request::Snapshot(options));

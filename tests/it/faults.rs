@@ -153,6 +153,8 @@ fn snapshot(message: &str) -> SnapshotOptions {
         params: Default::default(),
         labels: Default::default(),
         datasets: Vec::new(),
+        provenance: Default::default(),
+        captured: Default::default(),
         alias: None,
     }
 }

@@ -29,6 +29,7 @@ mod kill;
 mod live;
 mod main_job;
 mod meanwhile;
+mod metadata;
 mod permissions;
 mod python;
 mod reading;

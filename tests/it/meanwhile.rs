@@ -140,6 +140,8 @@ fn draft_options(message: &str) -> SnapshotOptions {
         params: Default::default(),
         labels: Default::default(),
         datasets: Vec::new(),
+        provenance: Default::default(),
+        captured: Default::default(),
         alias: None,
     }
 }

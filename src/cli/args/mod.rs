@@ -157,6 +157,10 @@ pub struct Snapshot {
     /// Anything else worth finding it by; may be repeated
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse_pair)]
     pub label: Vec<Pair>,
+    /// A JSON object with more of its metadata: datasets, environment, interface, labels, metrics,
+    /// params, parents, run, source
+    #[arg(long, value_name = "FILE")]
+    pub metadata: Option<PathBuf>,
     /// Point this alias to the new version in the same step
     #[arg(long, value_name = "NAME")]
     pub alias: Option<AliasName>,
