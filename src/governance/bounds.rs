@@ -9,7 +9,7 @@ use cel::common::ast::{Expr, IdedExpr, LiteralValue};
 use serde_json::Value as Json;
 
 use super::expression::parts;
-use super::facts::{Facts, VersionFacts};
+use super::facts::{DECLARED, Facts, VersionFacts};
 
 /// Loops within each other.
 const LOOP_NESTING_MAX: usize = 2;
@@ -226,8 +226,8 @@ fn size_of_json(value: &Json) -> Size {
 }
 
 fn whole(version: &VersionFacts) -> Size {
-    let names = ["files", "message", "metrics", "params", "labels", "datasets", "user"];
-    let weights = names.iter().filter_map(|name| of_version(name, version)).map(|size| size.total);
+    let names = ["files", "message"].into_iter().chain(DECLARED);
+    let weights = names.filter_map(|name| of_version(name, version)).map(|size| size.total);
     let total = 512.0 + weights.sum::<f64>();
     Size::opaque(total)
 }

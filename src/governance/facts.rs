@@ -15,7 +15,7 @@ use crate::format::ids::TreeDigest;
 use crate::format::names::{AliasName, Label, ModelName, VersionNumber};
 
 /// Names that an expression can begin with, as the README explains them.
-pub(super) const NAMES: [&str; 22] = [
+pub(super) const NAMES: [&str; 27] = [
     "actor",
     "age",
     "alias",
@@ -24,8 +24,10 @@ pub(super) const NAMES: [&str; 22] = [
     "current",
     "datasets",
     "digest",
+    "environment",
     "files",
     "from",
+    "interface",
     "labels",
     "mark",
     "message",
@@ -33,11 +35,29 @@ pub(super) const NAMES: [&str; 22] = [
     "model",
     "now",
     "params",
+    "parents",
+    "run",
     "sealed_at",
     "sealed_by",
+    "source",
     "files_count",
     "user",
     "version",
+];
+
+/// Members of `metadata.json` that rules look at as they are: what whoever sealed it declared, and what was
+/// found in the files.
+pub const DECLARED: [&str; 10] = [
+    "datasets",
+    "environment",
+    "interface",
+    "labels",
+    "metrics",
+    "params",
+    "parents",
+    "run",
+    "source",
+    "user",
 ];
 
 /// Most files of a version that rules can look at one by one.
@@ -60,7 +80,7 @@ pub struct VersionFacts {
     pub sealed_at: Timestamp,
     pub sealed_by: String,
     pub message: String,
-    /// `metrics`, `params`, `labels`, `datasets`, `user`, as `metadata.json` has them.
+    /// Those of [`DECLARED`] that are there.
     pub declared: BTreeMap<String, Json>,
     pub files: Vec<FileFact>,
     /// All of them; `files` is empty where there are more than [`FILES_MAX`].
@@ -116,14 +136,16 @@ impl Facts {
     pub(super) fn context(&self, wanted: &dyn Fn(&str) -> bool) -> Context<'static, 'static> {
         let mut context = Context::with_env(super::expression::environment());
         let mut add = |name: &str, value: Value| context.add_variable_from_value(name, value);
+        for name in DECLARED.into_iter().filter(|name| wanted(name)) {
+            add(name, of_declared(&self.version, name));
+        }
         for (name, value) in of_version(&self.version, self.now, false) {
             add(name, value);
         }
-        let current = self
-            .current
-            .as_ref()
-            .filter(|_| wanted("current"))
-            .map(|version| map(of_version(version, self.now, true)));
+        let current = self.current.as_ref().filter(|_| wanted("current")).map(|version| {
+            let declared = DECLARED.map(|name| (name, of_declared(version, name)));
+            map(declared.into_iter().chain(of_version(version, self.now, true)))
+        });
         add("current", current.unwrap_or(Value::Null));
         add("now", time(self.now));
         add("model", text(self.model.as_str()));
@@ -146,26 +168,22 @@ impl Facts {
     }
 }
 
+/// A member as it is; empty where it is absent.
+fn of_declared(version: &VersionFacts, name: &str) -> Value {
+    let empty = match name {
+        "datasets" | "parents" => Json::Array(Vec::new()),
+        _ => Json::Object(serde_json::Map::new()),
+    };
+    from_json(version.declared.get(name).unwrap_or(&empty))
+}
+
 fn of_version(
     version: &VersionFacts,
     now: Timestamp,
     with_files: bool,
 ) -> Vec<(&'static str, Value)> {
-    let declared = |name: &'static str| {
-        let empty = if name == "datasets" {
-            Json::Array(Vec::new())
-        } else {
-            Json::Object(serde_json::Map::new())
-        };
-        (name, from_json(version.declared.get(name).unwrap_or(&empty)))
-    };
     let files: &[FileFact] = if with_files { &version.files } else { &[] };
     vec![
-        declared("metrics"),
-        declared("params"),
-        declared("labels"),
-        declared("datasets"),
-        declared("user"),
         ("version", text(&version.version.to_string())),
         ("digest", text(&version.digest.to_string())),
         ("sealed_at", time(version.sealed_at)),

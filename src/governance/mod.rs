@@ -23,7 +23,7 @@ mod tests;
 
 pub use access::{Action, Caller, Permission, by_bits, may};
 pub use decide::{Decision, Question, decide};
-pub use facts::{ApprovalFact, CheckFact, FILES_MAX, Facts, FileFact, VersionFacts};
+pub use facts::{ApprovalFact, CheckFact, DECLARED, FILES_MAX, Facts, FileFact, VersionFacts};
 pub use fault::Fault;
 pub use measurement::{MEASUREMENT_BYTES_MAX, Measurement};
 pub use policy::{EVERYONE, OWNER, POLICY_BYTES_MAX, Policy};

@@ -22,9 +22,6 @@ use crate::registry::state::State;
 use crate::registry::vetting::Vetting;
 use crate::sys::users;
 
-/// Words of the parts of `metadata.json` that its author declared.
-const DECLARED: [&str; 5] = ["metrics", "params", "labels", "datasets", "user"];
-
 /// A version that is about to be: its record is the one that is being decided about.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Newcomer {
@@ -322,7 +319,7 @@ fn facts_from(version: VersionNumber, digest: TreeDigest, metadata: &Value) -> V
     };
     let shown = if files.len() <= governance::FILES_MAX { files.len() } else { 0 };
     let sealed = &metadata["sealed"];
-    let declared = DECLARED
+    let declared = governance::DECLARED
         .into_iter()
         .filter_map(|name| Some((name.to_owned(), metadata.get(name)?.clone())));
     VersionFacts {
