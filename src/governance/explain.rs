@@ -109,7 +109,7 @@ fn turned(sign: &'static str) -> &'static str {
         "<=" => ">=",
         ">" => "<",
         ">=" => "<=",
-        "in" => "contains",
+        "in" => "to hold",
         same => same,
     }
 }

@@ -27,6 +27,12 @@ pub fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/churn")
 }
 
+/// A directory in memory where there is one: for many small stores whose durability is not the question.
+pub fn quick_directory() -> TempDir {
+    let made = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
+    made.expect("room for a directory")
+}
+
 /// A number from the environment, so that CI may run a sample and `scripts/test --full` all.
 pub fn setting(name: &str, default: u64) -> u64 {
     env::var(name).map_or(default, |text| {

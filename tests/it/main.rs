@@ -9,6 +9,7 @@ mod syscalls;
 mod aliases;
 mod bases;
 mod busy;
+mod cases;
 mod checks;
 mod commands;
 mod control;

@@ -15,6 +15,8 @@ use modelfs::ops::{
 };
 use modelfs::sys::io::Real;
 
+use crate::harness::quick_directory;
+
 const RECORDS: u64 = 50;
 
 struct Place {
@@ -70,7 +72,7 @@ fn context() -> Context {
 
 /// A store with 50 records of several kinds, refused ones among them.
 fn place() -> Place {
-    let keep = tempfile::tempdir().expect("room for a store");
+    let keep = quick_directory();
     let root = keep.path().to_owned();
     let place = Place { _keep: keep, root };
     let workspace = place.workspace().expect("a new store");
