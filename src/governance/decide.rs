@@ -2,7 +2,7 @@
 
 use super::bounds;
 use super::explain::{self, Explanation};
-use super::facts::Facts;
+use super::facts::{ApprovalFact, Facts};
 use super::policy::{Gate, Policy, Rule};
 use crate::format::names::{AliasName, Label, ModelName, VersionNumber};
 use crate::format::record::{Approver, Judgement, Outcome, RuleResult, Verdict};
@@ -23,7 +23,7 @@ pub struct Question<'a> {
     pub alias: &'a AliasName,
     /// `None` for a removal.
     pub to: Option<VersionNumber>,
-    /// The gates let this version in at some time, by their rules.
+    /// The version was in the alias before, let in by the rules then, or before there were any.
     pub was_allowed: bool,
     pub is_bad: bool,
     /// The last result of some check is a failure.
@@ -96,7 +96,7 @@ pub fn decide<E>(
             decided.advise(policy, rule, &version);
         }
     }
-    decided.judgement.approvals = approvers(&facts);
+    decided.judgement.approvals = approvers(&facts.approvals);
     decided.close(question);
     if decided.is_refused() {
         decided.next.push(format!("modelfs promote --plan {version} {}", question.alias));
@@ -129,8 +129,9 @@ fn removal(gates: &[&Gate], question: Question<'_>) -> Decision {
     decided
 }
 
-fn approvers(facts: &Facts) -> Vec<Approver> {
-    let newest = facts.approvals.iter().rev().take(APPROVERS_MAX);
+/// Who approved, as far as a record has room.
+pub fn approvers(approvals: &[ApprovalFact]) -> Vec<Approver> {
+    let newest = approvals.iter().rev().take(APPROVERS_MAX);
     let mut shown: Vec<Approver> = newest
         .map(|approval| Approver {
             user: approval.user.clone(),

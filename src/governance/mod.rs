@@ -22,7 +22,7 @@ mod suite;
 mod tests;
 
 pub use access::{Action, Caller, Permission, by_bits, may};
-pub use decide::{Decision, Question, decide};
+pub use decide::{Decision, Question, approvers, decide};
 pub use facts::{ApprovalFact, CheckFact, DECLARED, FILES_MAX, Facts, FileFact, VersionFacts};
 pub use fault::Fault;
 pub use measurement::{MEASUREMENT_BYTES_MAX, Measurement};

@@ -12,7 +12,7 @@ use super::{Change, Context, OpsError, Workspace};
 use crate::format::ids::{ManifestId, TreeDigest};
 use crate::format::metadata::{Artifact, Metadata};
 use crate::format::names::{AliasName, At, ModelName, Reference, VersionNumber};
-use crate::format::record::{Access, Mark, Move, Op, Refusal, Subject};
+use crate::format::record::{Access, Mark, Move, Op, Refusal, Subject, Verdict};
 use crate::governance::{
     self, ApprovalFact, Caller, CheckFact, Decision, Facts, FileFact, Policy, Power, Question,
     VersionFacts,
@@ -194,7 +194,7 @@ impl Workspace {
             is_failing: vetting.failing().next().is_some(),
             emergency: window.filter(|it| now < it.until).map(|it| it.reason.as_str()),
         };
-        governance::decide(&policy, question, || {
+        let mut decided = governance::decide::<OpsError>(&policy, question, || {
             let target = target.expect("facts are asked for a version that is there");
             let roles = roles_of(&policy, &context.caller, model.access);
             Ok(Facts {
@@ -215,7 +215,13 @@ impl Workspace {
                     Mark::Golden => "golden",
                 }),
             })
-        })
+        })?;
+        // No rule asked for them on the way back; who reads the record does.
+        if let Some(back) = decided.as_mut().filter(|it| it.judgement.verdict == Verdict::Rollback)
+        {
+            back.judgement.approvals = governance::approvers(&approvals_of(vetting, now));
+        }
+        Ok(decided)
     }
 
     /// Reads what rules look at, so that it is at hand when the decision is made.

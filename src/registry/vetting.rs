@@ -88,7 +88,7 @@ pub struct Window {
 pub struct Vettings {
     /// By what a version is made of, not by its number.
     of_version: BTreeMap<ManifestId, Vetting>,
-    /// Versions that the gates of an alias let in.
+    /// Versions that were let into an alias, by the rules of its gates or for want of a gate.
     allowed: BTreeMap<AliasName, BTreeSet<VersionNumber>>,
     /// By alias and user; the newest of each.
     windows: BTreeMap<(AliasName, u32), Window>,
@@ -100,7 +100,7 @@ impl Vettings {
         self.of_version.get(manifest)
     }
 
-    /// Whether the gates of `alias` let this version in at some time.
+    /// Whether this version was let into `alias` at some time, without an emergency.
     pub fn was_allowed(&self, alias: &AliasName, version: VersionNumber) -> bool {
         self.allowed.get(alias).is_some_and(|versions| versions.contains(&version))
     }
@@ -159,10 +159,11 @@ impl Vettings {
         self.windows.insert(key, Window { user, reason, until: window.until, seq: record.seq });
     }
 
-    /// Remembers what the gates let in by their rules; an emergency is no precedent.
+    /// Remembers what the gates let in by their rules, or came there before there was a gate; an emergency
+    /// is no precedent.
     pub(super) fn note_move(&mut self, step: &Move) {
         let Some(to) = step.to else { return };
-        if step.judgement.as_ref().is_some_and(|judged| judged.verdict == Verdict::Allowed) {
+        if step.judgement.as_ref().is_none_or(|judged| judged.verdict == Verdict::Allowed) {
             self.allowed.entry(step.alias.clone()).or_default().insert(to);
         }
     }

@@ -134,6 +134,9 @@ impl Table {
             self.now += duration::parse(time).expect("a time");
             return self.run("root", Request::Status);
         }
+        if let ["policy", "none"] = words[..] {
+            return self.run("root", Request::PolicySet { text: String::new() });
+        }
         if let ["policy", "shut"] = words[..] {
             self.set_policy(BACK, &["false"]);
             return self.run("root", Request::Status);
@@ -447,6 +450,10 @@ fn emergencies_and_ways_back_decide() {
         NO,
         "",
     );
+    // What was there before there was a gate was let in as well.
+    let before = "policy none; root moves v1; root moves v2; policy shut";
+    check("", "true", &format!("{before}; root rolls back"), rollback, "");
+    check("", "true", &format!("{before}; root moves v3"), NO, "false");
     // An emergency is no precedent.
     let both = format!("{GLASS}\n{BACK}");
     let emergency = "olga breaks prod; olga moves v1; olga moves v2; wait 5h; olga moves v1";

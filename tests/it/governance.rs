@@ -221,7 +221,10 @@ fn from_a_refused_link_over_an_approval_to_production_and_back() {
         .expect("own");
     mount.assert_link("churn/prod", "v2");
     mount.cli(&["rollback", "churn", "prod"]).ok().says("v1 (was v2)");
-    assert_eq!(records(&mount).pop().expect("records")["verdict"], "rollback");
+    let back = records(&mount).pop().expect("records");
+    assert_eq!(back["verdict"], "rollback");
+    let approvals = back["op"]["moves"][0]["judgement"]["approvals"].to_string();
+    assert!(approvals.contains("4102") && approvals.contains("4103"), "by whose approval: {back}");
     // Both were let in by the rules, so both are ways back; by ln too.
     ln("v2").expect("it was let in before");
     mount.cli(&["mark", "churn/v1", "bad", "-m", "drifts"]).ok();
