@@ -127,13 +127,8 @@ impl Filesystem {
         (deed, at): (Deed, &At),
         command: &[u8],
     ) -> Result<usize, FsError> {
-        if COMMAND_BYTES_MAX < command.len() {
-            let bytes = command.len();
-            return Err(malformed(deed, format!("has {bytes} bytes, at most {COMMAND_BYTES_MAX}")));
-        }
-        let text = std::str::from_utf8(command);
-        let text = text.map_err(|error| malformed(deed, format!("is not UTF-8: {error}")))?;
-        let request = parse(deed, Reference { model: model.clone(), at: at.clone() }, text.trim())?;
+        let reference = Reference { model: model.clone(), at: at.clone() };
+        let request = parse_deed(deed, reference, command)?;
         self.workspace.run(context, request, &NoProgress)?;
         Ok(command.len())
     }
@@ -151,6 +146,20 @@ impl Filesystem {
         let seq = self.workspace.state().model(model).ok_or(FsError::Missing)?.seq;
         Ok(Handle::Deed { model: model.clone(), seq, deed, at: at.clone() })
     }
+}
+
+/// What is asked for by writing `command` to the file of a version or an alias.
+///
+/// # Errors
+/// `Malformed`, with what can be written instead.
+pub fn parse_deed(deed: Deed, reference: Reference, command: &[u8]) -> Result<Request, FsError> {
+    if COMMAND_BYTES_MAX < command.len() {
+        let bytes = command.len();
+        return Err(malformed(deed, format!("has {bytes} bytes, at most {COMMAND_BYTES_MAX}")));
+    }
+    let text = std::str::from_utf8(command);
+    let text = text.map_err(|error| malformed(deed, format!("is not UTF-8: {error}")))?;
+    parse(deed, reference, text.trim())
 }
 
 /// `approve`, `approve as validator: the message`, `revoke: the message`; `bad: why`, `golden`, `none`.

@@ -40,6 +40,7 @@ pub use answer::{
     Requester, Space, Way, time,
 };
 pub use control::{Pending, Written};
+pub use deed::{Deed, parse_deed};
 pub use diff::{Opening, PendingDiff};
 pub use error::FsError;
 pub use listing::{Detail, Entry, Flow};

@@ -4,10 +4,15 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use jiff::Timestamp;
+use modelfs::format::record::Door;
 use modelfs::inspect::{self, FileFormat};
+use modelfs::ops::{Caller, Context, HotLimit, NoProgress, OpenOptions, Request, Workspace};
+use modelfs::sys::io::Real;
 
-use crate::harness::{fixtures, noise};
+use crate::harness::{fixtures, noise, quick_directory};
 
 #[path = "../fuzz/src/lib.rs"]
 mod targets;
@@ -37,7 +42,7 @@ fn files(directory: &Path) -> Vec<PathBuf> {
 fn seeds(target: &str) -> Vec<Vec<u8>> {
     let store = fixtures().with_file_name("format-v1").join("store");
     let paths = match target {
-        "inspect" => files(&folder().join("inspect")),
+        "inspect" | "policy" | "expression" | "suite" | "command" => files(&folder().join(target)),
         "manifest" => files(&store.join("manifests")),
         "pack" => files(&store.join("packs")),
         "tables" => files(&fixtures().with_file_name("tables")),
@@ -143,4 +148,37 @@ fn files_of_the_real_libraries_have_their_tensors() {
         &["k.value f32 [4] 16", "w f32 [3, 4] 48", "f f32 [3] 12", "i other [3] 4"],
     );
     check("small.gguf", FileFormat::Gguf, &["f f32 [2, 32] 256", "q q8_0 [2, 32] 68"]);
+}
+
+#[test]
+fn a_changed_policy_is_in_force_or_the_one_before_stays() {
+    let place = quick_directory();
+    let options = OpenOptions {
+        directory: place.path().join("store"),
+        create: true,
+        holder: "fuzz".to_owned(),
+        cache_bytes: 1 << 20,
+        hot_limit: HotLimit::Untouched,
+        clock: Timestamp::now,
+        signer: None,
+    };
+    let (user, door) = ("root".to_owned(), Door::Cli);
+    let caller = Caller { user, uid: 0, gid: 0, groups: Vec::new(), door };
+    let now = Timestamp::now();
+    let workspace = Workspace::open(options, Arc::new(Real), now, &caller).expect("a new store");
+    let context = Context { caller, now, assume: false };
+    let (seed, mut refused) = (seeds("policy").remove(0), 0);
+    for by in 0..500 {
+        let text = String::from_utf8_lossy(&changed(&seed, by)).into_owned();
+        let before = workspace.policy_text();
+        match workspace.run(&context, Request::PolicySet { text: text.clone() }, &NoProgress) {
+            Ok(_) => assert_eq!(workspace.policy_text(), text),
+            Err(error) => {
+                assert!(error.reasons()[0].starts_with("line "), "{error:?}");
+                assert_eq!(workspace.policy_text(), before);
+                refused += 1;
+            }
+        }
+    }
+    assert!((50..500).contains(&refused), "{refused} of 500 were refused");
 }

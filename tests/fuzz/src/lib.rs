@@ -2,6 +2,8 @@
 //!
 //! `tests/it/fuzz.rs` runs them too, on bytes that are changed without a plan.
 
+mod policies;
+
 use std::ffi::OsStr;
 use std::sync::LazyLock;
 
@@ -13,6 +15,8 @@ use modelfs::format::names::VersionNumber;
 use modelfs::format::pack;
 use modelfs::inspect;
 use xxhash_rust::xxh3::xxh3_64;
+
+pub use policies::{fuzz_command, fuzz_expression, fuzz_policy, fuzz_suite};
 
 /// Bytes of a line in a manifest's table of sections.
 const SECTION_LINE_BYTES: usize = 24;
@@ -26,13 +30,17 @@ const PLAIN_BYTES_MAX: usize = 1 << 20;
 pub type Target = fn(&[u8]);
 
 /// Every target by its name.
-pub const TARGETS: [(&str, Target); 6] = [
+pub const TARGETS: [(&str, Target); 10] = [
     ("inspect", fuzz_inspect),
     ("manifest", fuzz_manifest),
     ("tensors", fuzz_tensors),
     ("pack", fuzz_pack),
     ("blocks", fuzz_blocks),
     ("tables", fuzz_tables),
+    ("policy", fuzz_policy),
+    ("expression", fuzz_expression),
+    ("suite", fuzz_suite),
+    ("command", fuzz_command),
 ];
 
 /// The header of a model file: a table that is found keeps its invariants.
