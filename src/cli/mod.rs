@@ -9,11 +9,13 @@ mod client;
 pub mod config;
 mod debug;
 mod declared;
+mod describe;
 mod diff;
 mod export;
 pub mod failure;
 mod fingerprint;
 mod governance;
+mod inspect;
 mod key;
 mod mount;
 mod progress;
@@ -75,6 +77,7 @@ fn run(arguments: &Arguments, shown: Shown, log: DaemonLog) -> Result<(), Failur
     match &arguments.command {
         Command::Mount(mount) => mount::run(mount, &store()?, sign_key, shown, log),
         Command::Umount(umount) => umount::run(umount, shown),
+        Command::Inspect(arguments) => inspect::run(arguments, store, shown),
         Command::Diff(arguments) => diff::run(arguments, &store()?, shown),
         Command::Fingerprint(arguments) => fingerprint::run(arguments, shown),
         Command::Export(export) => export::run(export, &store()?, shown),

@@ -2,8 +2,9 @@
 
 use serde_json::Value;
 
+use super::describe::Tensors;
 use super::table::{Align, Table, bytes, count, pairs, printable, time};
-use super::{diff, governance, stats};
+use super::{describe, diff, governance, stats};
 use crate::format::metadata::Metadata;
 use crate::format::record::{Actor, Move};
 use crate::ops::{
@@ -34,6 +35,7 @@ pub fn text(report: &Report) -> String {
         Report::Aliases { model, aliases } => alias_table(model.as_str(), aliases),
         Report::Export(report) => export(report),
         Report::Statement(report) => format!("{}\n", report.payload),
+        Report::Inspect(report) => describe::text(report, Tensors::Few),
         Report::Warm(report) => warm(report),
         Report::Verify(report) => verify(report),
         Report::Repair(report) => repair(report),

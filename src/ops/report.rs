@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Anchor, DiffReport};
+use super::{Anchor, DiffReport, InspectReport};
 use crate::format::codec::Codec;
 use crate::format::ids::{BlobDigest, ManifestId, PolicyDigest, RecordDigest, TreeDigest};
 use crate::format::names::{AliasName, Label, ModelName, Reference, VersionNumber};
@@ -488,6 +488,7 @@ pub enum Report {
     },
     Export(ExportReport),
     Statement(StatementReport),
+    Inspect(Box<InspectReport>),
     Warm(WarmReport),
     Verify(VerifyReport),
     Repair(RepairReport),

@@ -157,6 +157,14 @@ pub struct WarmOptions {
     pub path: Option<PathBuf>,
 }
 
+/// A version whose files are looked into.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct InspectOptions {
+    pub reference: Reference,
+    /// A file or directory in it, instead of all.
+    pub path: Option<PathBuf>,
+}
+
 /// A record by its number and digest, as text `SEQ:DIGEST`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Anchor {
@@ -264,6 +272,7 @@ pub enum Request {
     Statement {
         reference: Reference,
     },
+    Inspect(InspectOptions),
     Warm(WarmOptions),
     Verify(VerifyOptions),
     /// Rebuild the catalog from packs, manifests and history.

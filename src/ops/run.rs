@@ -56,6 +56,9 @@ impl Workspace {
             Request::Statement { reference } => {
                 Report::Statement(self.statement(context, &reference)?)
             }
+            Request::Inspect(options) => {
+                Report::Inspect(Box::new(self.inspect(context, &options, progress)?))
+            }
             Request::Warm(options) => Report::Warm(self.warm(context, &options, progress)?),
             Request::Verify(options) => Report::Verify(self.verify(context, &options, progress)?),
             Request::Repair => Report::Repair(self.repair(context)?),

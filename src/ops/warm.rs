@@ -31,7 +31,6 @@ impl Workspace {
         }
         let manifest = self.manifest(&summary.manifest)?;
         let path = options.path.as_ref().map(|path| path.as_os_str().as_bytes());
-        // The path as the tree has it: without a slash at either end.
         let path = path.map(trim_slashes).filter(|path| !path.is_empty());
         if let (Some(inside), Some(named)) = (path, &options.path)
             && manifest.find_path(inside).is_none()
@@ -81,7 +80,8 @@ impl Workspace {
     }
 }
 
-fn trim_slashes(mut path: &[u8]) -> &[u8] {
+/// The path as a tree has it: without a slash at either end.
+pub(super) fn trim_slashes(mut path: &[u8]) -> &[u8] {
     while let Some(rest) = path.strip_prefix(b"/") {
         path = rest;
     }

@@ -3,6 +3,7 @@
 mod compare;
 mod data;
 mod governance;
+mod inspect;
 mod takeover;
 
 use std::path::PathBuf;
@@ -16,6 +17,7 @@ pub use self::governance::{
     Approvals, Approve, BreakGlass, Check, CheckCommand, Mark, MarkWord, Policy, PolicyCommand,
     Revoke,
 };
+pub use self::inspect::Inspect;
 pub use self::takeover::{Export, ExportFormat};
 use super::config::{SIGN_KEY_VARIABLE, STORE_VARIABLE};
 use super::size::parse_bytes;
@@ -73,6 +75,7 @@ pub enum Command {
     Snapshot(Snapshot),
     List(List),
     Show(Show),
+    Inspect(Inspect),
     Diff(Diff),
     Fingerprint(FingerprintArguments),
     History(History),
