@@ -13,6 +13,10 @@ use super::TensorTable;
 use super::dtype::element_count;
 use super::onnx::OnnxDetails;
 use super::safetensors::SafetensorsDetails;
+use super::{
+    CatboostDetails, GgufDetails, KerasDetails, PickleDetails, SkopsDetails, TfliteDetails,
+    TreesDetails,
+};
 
 /// Memory of one description, counted by what its texts and lists take.
 pub const DESCRIPTION_BYTES_MAX: usize = 32 << 20;
@@ -70,6 +74,13 @@ pub struct TensorInfo {
 pub enum Details {
     Safetensors(SafetensorsDetails),
     Onnx(Box<OnnxDetails>),
+    Gguf(GgufDetails),
+    Pickle(PickleDetails),
+    Trees(TreesDetails),
+    Tflite(TfliteDetails),
+    Catboost(CatboostDetails),
+    Skops(SkopsDetails),
+    Keras(KerasDetails),
 }
 
 /// What a model takes and gives.
@@ -110,6 +121,13 @@ impl Description {
         let mut summary = match &self.details {
             Some(Details::Safetensors(details)) => details.summary(),
             Some(Details::Onnx(details)) => details.summary(),
+            Some(Details::Gguf(details)) => details.summary(),
+            Some(Details::Pickle(details)) => details.summary(),
+            Some(Details::Trees(details)) => details.summary(),
+            Some(Details::Tflite(details)) => details.summary(),
+            Some(Details::Catboost(details)) => details.summary(),
+            Some(Details::Skops(details)) => details.summary(),
+            Some(Details::Keras(details)) => details.summary(),
             None => Map::new(),
         };
         if let Some(parameters) = self.parameters {
@@ -132,7 +150,14 @@ impl Description {
     pub fn interface(&self) -> Option<Interface> {
         match self.details.as_ref()? {
             Details::Onnx(onnx) => Some(onnx.interface()),
-            Details::Safetensors(_) => None,
+            Details::Tflite(tflite) => Some(tflite.interface()),
+            Details::Safetensors(_)
+            | Details::Gguf(_)
+            | Details::Pickle(_)
+            | Details::Trees(_)
+            | Details::Catboost(_)
+            | Details::Skops(_)
+            | Details::Keras(_) => None,
         }
     }
 

@@ -2,6 +2,12 @@
 //!
 //! Source: the format's description in ggml, `docs/gguf.md`.
 
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use super::description::{Draft, VALUE_BYTES_MAX};
 use super::reader::Reader;
 use super::table::TableBuilder;
 use super::{
@@ -14,6 +20,13 @@ pub(super) const MAGIC: [u8; 4] = *b"GGUF";
 /// Tensors begin at multiples of this, unless `ALIGNMENT_KEY` says otherwise.
 const ALIGNMENT_DEFAULT: u32 = 32;
 const ALIGNMENT_KEY: &str = "general.alignment";
+
+/// Values of the longest array that is shown whole, and of a longer one.
+const ARRAY_COUNT_MAX: u64 = 64;
+const ARRAY_SHOWN: u64 = 8;
+/// Values of a summary, and the bytes of its longest text.
+const SUMMARY_VALUES_MAX: usize = 32;
+const SUMMARY_VALUE_BYTES_MAX: usize = 100;
 
 const VALUE_U32: u32 = 4;
 const VALUE_STRING: u32 = 8;
@@ -29,12 +42,67 @@ struct Line {
     offset: u64,
 }
 
+/// What a GGUF file has beside its tensors.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct GgufDetails {
+    pub version: u32,
+    /// All keys and their values; of a long array its length and its first values.
+    pub metadata: BTreeMap<String, Value>,
+}
+
+impl GgufDetails {
+    /// Versions, names, sizes: what is neither a vocabulary nor a template.
+    pub(super) fn summary(&self) -> Map<String, Value> {
+        let plain = |value: &Value| match value {
+            Value::String(text) => text.len() <= SUMMARY_VALUE_BYTES_MAX,
+            value => value.is_number() || value.is_boolean(),
+        };
+        let plain = self.metadata.iter().filter(|(_, value)| plain(value));
+        let shown: Map<String, Value> = plain
+            .take(SUMMARY_VALUES_MAX)
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect();
+        Map::from_iter([("version".into(), json!(self.version)), ("metadata".into(), shown.into())])
+    }
+}
+
 /// Finds the tensors.
 pub(super) fn parse(reader: &mut Reader<'_>) -> Result<TensorTable, Stop> {
+    read(reader, None)
+}
+
+/// Reads keys and values, and lists the tensors.
+pub(super) fn describe(reader: &mut Reader<'_>, draft: &mut Draft) -> Result<GgufDetails, Stop> {
+    let mut details = GgufDetails::default();
+    let table = read(reader, Some(&mut Kept { details: &mut details, draft }))?;
+    draft.add_table(&table);
+    Ok(details)
+}
+
+/// Where keys and values go.
+struct Kept<'a> {
+    details: &'a mut GgufDetails,
+    draft: &'a mut Draft,
+}
+
+impl Kept<'_> {
+    fn add(&mut self, key: String, value: Value, bytes: u64) {
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX).min(VALUE_BYTES_MAX);
+        if self.draft.admit("metadata", key.len() + 2 * bytes) {
+            self.details.metadata.insert(key, value);
+        }
+    }
+}
+
+fn read(reader: &mut Reader<'_>, mut kept: Option<&mut Kept<'_>>) -> Result<TensorTable, Stop> {
     let mut at = MAGIC.len() as u64;
     // A big-endian file has its version's bytes the other way round, and is not known here.
-    if !matches!(reader.u32(&mut at)?, 2 | 3) {
+    let version = reader.u32(&mut at)?;
+    if !matches!(version, 2 | 3) {
         return Err(Stop::Malformed("neither version 2 nor 3, little endian"));
+    }
+    if let Some(kept) = &mut kept {
+        kept.details.version = version;
     }
     let tensor_count = reader.u64(&mut at)?;
     let value_count = reader.u64(&mut at)?;
@@ -46,10 +114,15 @@ pub(super) fn parse(reader: &mut Reader<'_>) -> Result<TensorTable, Stop> {
     for _ in 0..value_count {
         let key = read_text(reader, &mut at)?;
         let kind = reader.u32(&mut at)?;
+        let start = at;
         if key == ALIGNMENT_KEY && kind == VALUE_U32 {
             alignment = reader.u32(&mut at)?;
         } else {
             skip_value(reader, &mut at, kind, 0)?;
+        }
+        if let Some(kept) = &mut kept {
+            let value = read_value(reader, &mut start.clone(), kind)?;
+            kept.add(key, value, at - start);
         }
     }
     let mut lines = Vec::new();
@@ -152,6 +225,42 @@ fn skip_value(reader: &mut Reader<'_>, at: &mut u64, kind: u32, depth: usize) ->
         VALUE_ARRAY => Err(Stop::Malformed("its arrays are too deep")),
         _ => Err(Stop::Malformed("a value is of no type of this version")),
     }
+}
+
+/// The value at `*at`, which is whole: it was stepped over.
+fn read_value(reader: &mut Reader<'_>, at: &mut u64, kind: u32) -> Result<Value, Stop> {
+    Ok(match kind {
+        0 => reader.byte(at)?.into(),
+        1 => reader.byte(at)?.cast_signed().into(),
+        2 => reader.u16(at)?.into(),
+        3 => reader.u16(at)?.cast_signed().into(),
+        4 => reader.u32(at)?.into(),
+        5 => reader.u32(at)?.cast_signed().into(),
+        6 => f32::from_bits(reader.u32(at)?).into(),
+        7 => (reader.byte(at)? != 0).into(),
+        VALUE_STRING => {
+            let length = reader.u64(at)?;
+            let text = Reader::range(*at, length, &(0..reader.bytes()))?;
+            *at = text.end;
+            reader.text_up_to(&text, VALUE_BYTES_MAX)?.into()
+        }
+        VALUE_ARRAY => {
+            let kind = reader.u32(at)?;
+            let count = reader.u64(at)?;
+            if kind == VALUE_ARRAY {
+                return Ok(json!({ "length": count }));
+            }
+            let shown = if count <= ARRAY_COUNT_MAX { count } else { ARRAY_SHOWN };
+            let mut values = Vec::new();
+            for _ in 0..shown {
+                values.push(read_value(reader, at, kind)?);
+            }
+            if shown == count { values.into() } else { json!({ "length": count, "first": values }) }
+        }
+        10 => reader.u64(at)?.into(),
+        11 => reader.u64(at)?.cast_signed().into(),
+        _ => f64::from_bits(reader.u64(at)?).into(),
+    })
 }
 
 /// Bytes of a value that has always as many.

@@ -9,12 +9,16 @@
 //! A file that cannot be understood is no failure: its bytes are stored all the same.
 #![forbid(unsafe_code)]
 
+mod catboost;
 mod description;
 mod dtype;
+mod flatbuffer;
 mod gguf;
+mod imports;
 mod kind;
 mod numpy;
 mod onnx;
+mod packed;
 mod pickle;
 mod protobuf;
 mod quants;
@@ -22,6 +26,7 @@ mod reader;
 mod safetensors;
 mod stream;
 mod table;
+mod tflite;
 mod torch;
 mod trees;
 mod values;
@@ -40,16 +45,21 @@ use std::ops::Range;
 use description::Draft;
 use reader::Reader;
 
+pub use catboost::CatboostDetails;
 pub use description::{
     DESCRIPTION_BYTES_MAX, Description, Details, Dimension, Interface, Port, SUMMARY_BYTES_MAX,
     TensorInfo,
 };
 pub use dtype::{BlockType, Dtype, UnknownDtype};
+pub use gguf::GgufDetails;
+pub use imports::{Danger, PickleDetails};
 pub use kind::{kind_of, runs_code};
 pub use onnx::{ExternalTensor, OnnxDetails, OnnxNode};
+pub use packed::{KerasDetails, SkopsDetails};
 pub use safetensors::SafetensorsDetails;
 pub use table::external_table;
-pub use trees::{Ensemble, Feature, Split, Test, Tree, TreeNode, ensemble};
+pub use tflite::TfliteDetails;
+pub use trees::{Ensemble, Feature, Split, Test, Tree, TreeNode, TreesDetails, ensemble};
 pub use values::Values;
 
 /// Bytes of headers that are parsed in one file, and so the largest header.
@@ -208,6 +218,9 @@ pub fn load_tensors(file: &dyn ReadAt, name: &OsStr) -> Result<TensorTable, Insp
 /// `Unknown` for formats that nothing can be said of, `Malformed`, and `Io` from reading it.
 pub fn describe(name: &OsStr, file: &dyn ReadAt) -> Result<Description, InspectError> {
     let word = kind_of(file, name)?;
+    if let Some(described) = describe_by_word(word, file) {
+        return described;
+    }
     let mut found = InspectError::Unknown;
     for format in candidates(file, name)? {
         let reader = &mut Reader::new(file);
@@ -219,10 +232,12 @@ pub fn describe(name: &OsStr, file: &dyn ReadAt) -> Result<Description, InspectE
             FileFormat::Onnx | FileFormat::OnnxData => {
                 onnx::describe(reader, &mut draft).map(|it| Some(Details::Onnx(Box::new(it))))
             }
-            FileFormat::Gguf => gguf::parse(reader).map(|table| draft.add_table(&table)),
+            FileFormat::Gguf => {
+                gguf::describe(reader, &mut draft).map(|it| Some(Details::Gguf(it)))
+            }
             FileFormat::Npy => numpy::parse(reader).map(|table| draft.add_table(&table)),
             FileFormat::Torch | FileFormat::TorchScript | FileFormat::Npz => {
-                zip::parse(reader).map(|table| draft.add_table(&table))
+                zip::describe(reader, &mut draft)
             }
         };
         match described {
@@ -235,6 +250,31 @@ pub fn describe(name: &OsStr, file: &dyn ReadAt) -> Result<Description, InspectE
         }
     }
     Err(found)
+}
+
+/// Describes what has no table of tensors that lie in the file, by its word; `None` for all else.
+fn describe_by_word(
+    word: &'static str,
+    file: &dyn ReadAt,
+) -> Option<Result<Description, InspectError>> {
+    let (reader, draft) = (&mut Reader::of_whole(file), &mut Draft::new());
+    let described = match word {
+        kind::PICKLE => imports::describe(reader, draft).map(Details::Pickle),
+        kind::TFLITE => tflite::describe(reader, draft).map(Details::Tflite),
+        kind::CATBOOST => catboost::describe(reader, draft).map(Details::Catboost),
+        kind::SKOPS => packed::describe_skops(reader, draft).map(Details::Skops),
+        kind::KERAS => packed::describe_keras(reader, draft).map(Details::Keras),
+        kind::LIGHTGBM | kind::XGBOOST_JSON | kind::XGBOOST_UBJ => {
+            trees::read(word, reader).map(|it| Details::Trees(TreesDetails::of(&it, draft)))
+        }
+        _ => return None,
+    };
+    Some(match described {
+        Ok(details) => {
+            Ok(std::mem::replace(draft, Draft::new()).finish(word, file.bytes(), Some(details)))
+        }
+        Err(stop) => Err(stop.of(word)),
+    })
 }
 
 /// Why a parser gave up.

@@ -6,11 +6,13 @@
 
 use std::collections::HashMap;
 
+use super::description::Draft;
+use super::imports;
 use super::pickle::{self, Storage};
 use super::reader::Reader;
 use super::table::TableBuilder;
 use super::zip::Member;
-use super::{Dtype, FileFormat, Stop, TensorTable};
+use super::{Dtype, FileFormat, PickleDetails, Stop, TensorTable};
 
 /// The pickle of an archive, behind its root.
 const PICKLE: &str = "/data.pkl";
@@ -58,6 +60,24 @@ pub(super) fn parse(
         }
     }
     table.finish(format)
+}
+
+/// What the pickles of the archive below `root` would import.
+pub(super) fn describe(
+    reader: &mut Reader<'_>,
+    members: &[Member],
+    root: &str,
+    draft: &mut Draft,
+) -> Result<PickleDetails, Stop> {
+    let is_script = members.iter().any(|member| member.name == format!("{root}/constants.pkl"));
+    let writer = if is_script { "torch.jit" } else { "torch" };
+    let mut found =
+        PickleDetails { writer: writer.to_owned(), complete: true, ..PickleDetails::default() };
+    for member in members.iter().filter(|member| member.name.ends_with(".pkl")) {
+        let content = member.content(reader)?;
+        imports::describe_part(reader, content, &mut found, draft)?;
+    }
+    Ok(found)
 }
 
 /// The best that is known of a storage of `length` bytes: its tensor's shape, its number of

@@ -1,10 +1,14 @@
-//! ZIP and ZIP64: the members of an archive that are stored as they are, and what they make.
+//! ZIP and ZIP64: the members of an archive, and the tensors of those that are stored as they are.
 //!
 //! Source: PKWARE's APPNOTE.TXT, sections 4.3 to 4.5. An archive with bytes in front of it, one of
 //! several parts, and one that is encrypted are refused.
 
+use std::io::Read;
 use std::ops::Range;
 
+use flate2::read::DeflateDecoder;
+
+use super::description::{Details, Draft};
 use super::reader::Reader;
 use super::{Stop, TENSOR_COUNT_MAX, TensorTable, numpy, torch};
 
@@ -24,20 +28,32 @@ const IN_EXTRA: u64 = 0xffff_ffff;
 /// The extra field with the 64-bit numbers.
 const EXTRA_ZIP64: u16 = 1;
 const STORED: u16 = 0;
+const DEFLATED: u16 = 8;
 const ENCRYPTED: u16 = 1;
 
-/// A member whose content stands in the archive as it is.
+/// A member of an archive.
 #[derive(Debug)]
 pub(super) struct Member {
     pub name: String,
     /// Where its own header begins.
     header: u64,
-    length: u64,
+    /// In the archive.
+    stored_length: u64,
+    packing: Packing,
+}
+
+/// How the content of a member stands in the archive.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Packing {
+    AsItIs,
+    Deflated,
+    /// Encrypted, or compressed in another way.
+    Unknown,
 }
 
 /// Finds the tensors of an archive that PyTorch or NumPy wrote.
 pub(super) fn parse(reader: &mut Reader<'_>) -> Result<TensorTable, Stop> {
-    let members = read_directory(reader)?;
+    let members = read_stored(reader)?;
     if let Some(root) = torch::root(&members) {
         return torch::parse(reader, &members, root);
     }
@@ -45,6 +61,23 @@ pub(super) fn parse(reader: &mut Reader<'_>) -> Result<TensorTable, Stop> {
         return numpy::parse_archive(reader, &members);
     }
     Err(Stop::Unknown)
+}
+
+/// Lists the tensors of such an archive, and what its pickles would import.
+pub(super) fn describe(
+    reader: &mut Reader<'_>,
+    draft: &mut Draft,
+) -> Result<Option<Details>, Stop> {
+    let table = parse(reader)?;
+    draft.add_table(&table);
+    let members = read_directory(reader)?;
+    let packed = members.iter().filter(|member| member.packing != Packing::AsItIs).count();
+    if packed != 0 {
+        draft
+            .note(&format!("{packed} of its members are compressed, and their tensors not listed"));
+    }
+    let Some(root) = torch::root(&members) else { return Ok(None) };
+    torch::describe(reader, &members, root, draft).map(|details| Some(Details::Pickle(details)))
 }
 
 impl Member {
@@ -61,12 +94,40 @@ impl Member {
         };
         let file = 0..reader.bytes();
         let head = Reader::range(at, name_bytes + extra_bytes, &file)?;
-        Reader::range(head.end, self.length, &file)
+        Reader::range(head.end, self.stored_length, &file)
+    }
+
+    /// Its whole content, of at most `bytes_max`.
+    pub fn unpacked(&self, reader: &mut Reader<'_>, bytes_max: usize) -> Result<Vec<u8>, Stop> {
+        let long = || Stop::Malformed("a member is too long");
+        let content = self.content(reader)?;
+        if (bytes_max as u64) < content.end - content.start {
+            return Err(long());
+        }
+        let packed = reader.bytes_of(&content)?;
+        match self.packing {
+            Packing::AsItIs => Ok(packed),
+            Packing::Unknown => Err(Stop::Malformed("a member is packed in an unknown way")),
+            Packing::Deflated => {
+                let mut out = Vec::new();
+                let mut decoder = DeflateDecoder::new(&packed[..]).take(bytes_max as u64 + 1);
+                let inflated = decoder.read_to_end(&mut out);
+                inflated.map_err(|_damaged| Stop::Malformed("a member is damaged"))?;
+                if bytes_max < out.len() { Err(long()) } else { Ok(out) }
+            }
+        }
     }
 }
 
-/// The members that are stored, in the order of the directory.
-fn read_directory(reader: &mut Reader<'_>) -> Result<Vec<Member>, Stop> {
+/// The members whose content stands in the archive as it is, in the order of the directory.
+pub(super) fn read_stored(reader: &mut Reader<'_>) -> Result<Vec<Member>, Stop> {
+    let mut members = read_directory(reader)?;
+    members.retain(|member| member.packing == Packing::AsItIs);
+    Ok(members)
+}
+
+/// All members, in the order of the directory.
+pub(super) fn read_directory(reader: &mut Reader<'_>) -> Result<Vec<Member>, Stop> {
     let (entry_count, directory) = find_directory(reader)?;
     if TENSOR_COUNT_MAX as u64 <= entry_count {
         return Err(Stop::Malformed("it has too many members"));
@@ -77,7 +138,7 @@ fn read_directory(reader: &mut Reader<'_>) -> Result<Vec<Member>, Stop> {
         if directory.end <= at {
             return Err(Stop::Malformed("its directory is cut off"));
         }
-        members.extend(read_entry(reader, &mut at)?);
+        members.push(read_entry(reader, &mut at)?);
     }
     Ok(members)
 }
@@ -125,8 +186,8 @@ fn find_end64(reader: &mut Reader<'_>, end: u64) -> Result<Option<u64>, Stop> {
     Ok(Some(at))
 }
 
-/// The entry of the directory at `*at`, which moves behind it; `None` when it is not stored.
-fn read_entry(reader: &mut Reader<'_>, at: &mut u64) -> Result<Option<Member>, Stop> {
+/// The entry of the directory at `*at`, which moves behind it.
+fn read_entry(reader: &mut Reader<'_>, at: &mut u64) -> Result<Member, Stop> {
     if reader.u32(at)? != ENTRY_MAGIC {
         return Err(Stop::Malformed("its directory is damaged"));
     }
@@ -143,10 +204,13 @@ fn read_entry(reader: &mut Reader<'_>, at: &mut u64) -> Result<Option<Member>, S
         read_extra(reader, extra, &mut numbers)?;
     }
     let [length, stored_length, header] = numbers;
-    if method != STORED || flags & ENCRYPTED != 0 || length != stored_length {
-        return Ok(None);
-    }
-    Ok(Some(Member { name: reader.text(&name)?, header, length }))
+    let packing = match method {
+        _ if flags & ENCRYPTED != 0 => Packing::Unknown,
+        STORED if length == stored_length => Packing::AsItIs,
+        DEFLATED => Packing::Deflated,
+        _ => Packing::Unknown,
+    };
+    Ok(Member { name: reader.text(&name)?, header, stored_length, packing })
 }
 
 /// Fills the numbers that stand in the extra fields: they are there in this order.

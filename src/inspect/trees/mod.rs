@@ -3,6 +3,7 @@
 //! Invariant B1: the nodes of a tree are all reached from its root, the first one, each on one way, so
 //! that a walk ends.
 
+mod details;
 mod lightgbm;
 mod ubjson;
 mod xgboost;
@@ -12,7 +13,9 @@ use std::ffi::OsStr;
 use std::mem::size_of;
 
 use super::reader::Reader;
-use super::{InspectError, ReadAt, Stop, TABLE_BYTES_MAX, kind_of};
+use super::{InspectError, ReadAt, Stop, TABLE_BYTES_MAX, kind, kind_of};
+
+pub use details::TreesDetails;
 
 /// Trees of a boosted model, and what the file says of how they came about.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -59,6 +62,21 @@ pub struct Tree {
     pub nodes: Vec<TreeNode>,
 }
 
+impl Tree {
+    /// Splits on the longest way from the root to a leaf.
+    pub fn depth(&self) -> u64 {
+        let (mut deepest, mut next) = (0, vec![(0_u32, 0_u64)]);
+        while let Some((index, depth)) = next.pop() {
+            deepest = deepest.max(depth);
+            let split = self.nodes.get(index as usize).and_then(|node| node.split.as_ref());
+            next.extend(
+                split.into_iter().flat_map(|split| split.children.map(|it| (it, depth + 1))),
+            );
+        }
+        deepest
+    }
+}
+
 /// A leaf, or a question with two answers.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct TreeNode {
@@ -101,18 +119,19 @@ pub enum Test {
 /// `Unknown` for files of other formats, `Malformed`, and `Io` from reading it.
 pub fn ensemble(name: &OsStr, file: &dyn ReadAt) -> Result<Ensemble, InspectError> {
     let format = kind_of(file, name)?;
-    let reader = &mut Reader::of_whole(file);
+    read(format, &mut Reader::of_whole(file)).map_err(|stop| stop.of(format))
+}
+
+/// Reads the trees of a file of this format.
+pub(super) fn read(format: &str, reader: &mut Reader<'_>) -> Result<Ensemble, Stop> {
     let mut builder = Builder::new();
-    let read = match format {
-        "lightgbm" => lightgbm::read(reader, &mut builder),
-        "xgboost-json" => xgboost::read_json(reader, &mut builder),
-        "xgboost-ubj" => xgboost::read_ubjson(reader, &mut builder),
-        _ => Err(Stop::Unknown),
-    };
-    match read {
-        Ok(()) => Ok(builder.ensemble),
-        Err(stop) => Err(stop.of(format)),
+    match format {
+        kind::LIGHTGBM => lightgbm::read(reader, &mut builder)?,
+        kind::XGBOOST_JSON => xgboost::read_json(reader, &mut builder)?,
+        kind::XGBOOST_UBJ => xgboost::read_ubjson(reader, &mut builder)?,
+        _ => return Err(Stop::Unknown),
     }
+    Ok(builder.ensemble)
 }
 
 /// An ensemble that is being read, within its limit.

@@ -1,0 +1,1 @@
+//! Pickles, whole and broken.
