@@ -44,7 +44,8 @@ pub fn file(found: &InspectedFile, tensors: Tensors) -> String {
     let entries = summary.as_ref().and_then(Value::as_object).into_iter().flatten();
     let entries: Vec<(String, String)> =
         entries.map(|(name, value)| (name.replace('_', " "), words(value))).collect();
-    lines.extend(entries.iter().map(|(name, value)| (name.as_str(), value.clone())));
+    let entries = entries.iter().filter(|(_, value)| !value.is_empty());
+    lines.extend(entries.map(|(name, value)| (name.as_str(), value.clone())));
     let notes = found.description.iter().flat_map(|it| &it.notes);
     lines.extend(notes.map(|note| ("note", note.clone())));
     text += &indented(&pairs(&lines));

@@ -133,3 +133,59 @@ impl<'a, 'b> Buffer<'a, 'b> {
         Ok(self.u32(vector.start + 4 * index)?.cast_signed())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A table with one field of each kind behind a vtable of `fields`.
+    fn buffer(fields: &[u16]) -> Vec<u8> {
+        let vtable_bytes = 4 + 2 * fields.len();
+        let start = (4 + vtable_bytes).next_multiple_of(4);
+        let mut bytes = (start as u32).to_le_bytes().to_vec();
+        bytes.extend((vtable_bytes as u16).to_le_bytes());
+        bytes.extend(12_u16.to_le_bytes());
+        fields.iter().for_each(|field| bytes.extend(field.to_le_bytes()));
+        bytes.resize(start, 0);
+        bytes.extend((start as i32 - 4).to_le_bytes());
+        bytes.extend(7_u32.to_le_bytes());
+        // The text lies behind its own offset.
+        bytes.extend(4_u32.to_le_bytes());
+        bytes.extend(3_u32.to_le_bytes());
+        bytes.extend(b"abc");
+        bytes
+    }
+
+    fn read(bytes: &[u8]) -> Result<(u32, String), Stop> {
+        let mut reader = Reader::new(&bytes);
+        let (mut buffer, root) = Buffer::new(&mut reader, 0..bytes.len() as u64)?;
+        Ok((buffer.number(&root, 0)?, buffer.text(&root, 1, 100)?))
+    }
+
+    #[test]
+    fn fields_are_found_by_their_numbers_and_have_defaults() {
+        assert_eq!(read(&buffer(&[4, 8])).expect("a buffer"), (7, "abc".to_owned()));
+        assert_eq!(read(&buffer(&[0, 8])).expect("a buffer"), (0, "abc".to_owned()));
+        assert_eq!(read(&buffer(&[4])).expect("a buffer"), (7, String::new()));
+        assert_eq!(read(&buffer(&[])).expect("a buffer"), (0, String::new()));
+    }
+
+    #[test]
+    fn what_leads_out_of_the_buffer_is_refused() {
+        for (fields, what) in [(&[4, 200][..], "a text"), (&[200, 8], "a number")] {
+            assert!(read(&buffer(fields)).is_err(), "{what}");
+        }
+        let whole = buffer(&[4, 8]);
+        for length in 0..whole.len() {
+            assert!(read(&whole[..length]).is_err(), "{length} bytes");
+        }
+        for at in 0..whole.len() {
+            for value in [0, 0x7f, 0x80, 0xff] {
+                let mut bytes = whole.clone();
+                bytes[at] = value;
+                // An answer or an error.
+                let _ = read(&bytes);
+            }
+        }
+    }
+}

@@ -238,3 +238,54 @@ impl<'de> Visitor<'de> for Seed<'_, '_> {
         Ok(None)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsStr;
+
+    use super::super::samples::zip;
+    use super::super::{Details, InspectError, describe};
+
+    #[test]
+    fn a_skops_file_lists_its_types_and_those_that_are_not_trusted() {
+        let schema = br#"{"__class__":"Pipeline","__module__":"sklearn.pipeline","__loader__":"ObjectNode",
+            "protocol":2,"_skops_version":"0.16.0","content":[{"__class__":"Own","__module__":"mine.own"},
+            {"__class__":"Own","__module__":"mine.own"},
+            {"__class__":"f","__module__":"sklearn.x","__loader__":"FunctionNode"},{"__class__":3}]}"#;
+        let file = zip(&[("schema.json", schema), ("1.npy", b"x")]);
+        let found = describe(OsStr::new("m.skops"), &file.as_slice()).expect("a skops file");
+        let Some(Details::Skops(skops)) = found.details else { panic!("{found:?}") };
+        assert_eq!((skops.protocol, skops.skops_version.as_str()), (2, "0.16.0"));
+        assert_eq!((skops.types["mine.own.Own"], skops.types.len()), (2, 3));
+        assert_eq!(skops.untrusted, ["mine.own.Own", "sklearn.x.f"]);
+    }
+
+    #[test]
+    fn a_keras_file_with_a_lambda_is_unsafe() {
+        let file = |class: &str| {
+            let config = format!(
+                r#"{{"class_name":"Sequential","config":{{"layers":[{{"class_name":"{class}"}}]}}}}"#
+            );
+            let metadata = br#"{"keras_version":"3.4.1","date_saved":"2026-01-02"}"#;
+            let file = zip(&[("metadata.json", &metadata[..]), ("config.json", config.as_bytes())]);
+            describe(OsStr::new("m.keras"), &file.as_slice()).expect("a Keras file").details
+        };
+        let Some(Details::Keras(keras)) = file("Dense") else { panic!("no Keras file") };
+        assert_eq!((keras.keras_version.as_str(), keras.classes["Dense"]), ("3.4.1", 1));
+        assert!(keras.reasons.is_empty());
+        let Some(Details::Keras(keras)) = file("Lambda") else { panic!("no Keras file") };
+        assert_eq!(keras.reasons.len(), 1);
+    }
+
+    #[test]
+    fn a_document_that_is_none_is_refused() {
+        let deep = format!("{}1", r#"{"a":["#.repeat(200));
+        for schema in ["", "[", "{\"a\":1}x", &deep] {
+            let file = zip(&[("schema.json", schema.as_bytes())]);
+            let found = describe(OsStr::new("m.skops"), &file.as_slice());
+            assert!(matches!(found, Err(InspectError::Malformed { .. })), "{schema}: {found:?}");
+        }
+        let found = describe(OsStr::new("m.skops"), &zip(&[("x", b"")]).as_slice());
+        assert!(matches!(found, Err(InspectError::Unknown)), "{found:?}");
+    }
+}

@@ -48,8 +48,12 @@ impl SafetensorsDetails {
 /// Finds the tensors.
 pub(super) fn parse(reader: &mut Reader<'_>) -> Result<TensorTable, Stop> {
     let (header, data_start) = read_header(reader)?;
-    let mut table = TableBuilder::new(reader.bytes());
-    for (name, line) in parse_header(&header)?.lines {
+    table_of(parse_header(&header)?, data_start, reader.bytes())
+}
+
+fn table_of(header: Header<'_>, data_start: u64, file_bytes: u64) -> Result<TensorTable, Stop> {
+    let mut table = TableBuilder::new(file_bytes);
+    for (name, line) in header.lines {
         let [start, end] = line.data_offsets;
         let place = |offset: u64| data_start.checked_add(offset);
         let (Some(start), Some(end)) = (place(start), place(end)) else {
@@ -65,7 +69,11 @@ pub(super) fn describe(
     reader: &mut Reader<'_>,
     draft: &mut Draft,
 ) -> Result<SafetensorsDetails, Stop> {
-    let (header, _) = read_header(reader)?;
+    let (header, data_start) = read_header(reader)?;
+    if let Err(Stop::Malformed(why)) = table_of(parse_header(&header)?, data_start, reader.bytes())
+    {
+        draft.note(&format!("its tensors do not lie as they must: {why}"));
+    }
     let header = parse_header(&header)?;
     for (name, Line { dtype, shape, data_offsets: [start, end] }) in header.lines {
         let dtype = dtype.to_ascii_lowercase();

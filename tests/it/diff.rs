@@ -65,7 +65,7 @@ fn numbers(value: &Value, path: &str, found: &mut BTreeMap<String, Value>) {
 
 #[test]
 fn figures_are_those_that_numpy_gives() {
-    let python = Python::with("figures", &["numpy==2.4.6", "ml_dtypes==0.5.4", "gguf==0.19.0"]);
+    let python = Python::models();
     let bench = Bench::new();
     let place = bench.root.join("figures");
     let expected = python.run("figures.py", &[&place]);
@@ -166,7 +166,7 @@ fn a_tensor_is_followed_into_other_files_and_names() {
 
 #[test]
 fn trees_are_those_of_the_libraries_own_dumps() {
-    let python = Python::with("trees", &["numpy==2.4.6", "lightgbm==4.7.0", "xgboost-cpu==3.2.0"]);
+    let python = Python::models();
     let bench = Bench::new();
     let place = bench.root.join("trees");
     let expected = python.run("trees.py", &[&place]);

@@ -4,6 +4,7 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -12,7 +13,7 @@ use modelfs::inspect::{self, FileFormat};
 use modelfs::ops::{Caller, Context, HotLimit, NoProgress, OpenOptions, Request, Workspace};
 use modelfs::sys::io::Real;
 
-use crate::harness::{fixtures, noise, quick_directory};
+use crate::harness::{Output, fixtures, noise, quick_directory};
 
 #[path = "../fuzz/src/lib.rs"]
 mod targets;
@@ -43,6 +44,9 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
     let store = fixtures().with_file_name("format-v1").join("store");
     let paths = match target {
         "inspect" | "policy" | "expression" | "suite" | "command" => files(&folder().join(target)),
+        "describe" => {
+            [files(&folder().join("describe")), files(&folder().join("inspect"))].concat()
+        }
         "manifest" => files(&store.join("manifests")),
         "pack" => files(&store.join("packs")),
         "tables" => files(&fixtures().with_file_name("tables")),
@@ -113,6 +117,34 @@ fn changed_bytes_are_an_answer_or_an_error() {
         for by in 0..CHANGES {
             target(&noise(by, by as usize % 300));
         }
+    }
+}
+
+/// Malformed headers of which what is wrong changes nothing.
+const HARMLESS: [&str; 8] = [
+    "gguf-same-name",
+    "lightgbm-features",
+    "onnx-same-name",
+    "pickle-memo-2-63",
+    "pickle-ring",
+    "pickle-tower",
+    "skops-same-key",
+    "tflite-ring",
+];
+
+#[test]
+fn headers_that_lie_are_told_in_little_memory() {
+    let seeds = files(&folder().join("malformed"));
+    assert!(40 < seeds.len(), "{} seeds", seeds.len());
+    for seed in seeds {
+        let mut shell = Command::new("sh");
+        // In KiB, of addresses: what a parser may take, and the program itself.
+        shell.args(["-c", "ulimit -v 1000000 && exec \"$@\"", "sh", env!("CARGO_BIN_EXE_modelfs")]);
+        let output = Output::of(shell.arg("inspect").arg(&seed).env_remove("MODELFS_STORE"));
+        let text = output.ok().stdout;
+        let told = ["unclear", "unsafe", "note", "unknown"].iter().any(|part| text.contains(part));
+        let name = seed.file_name().and_then(OsStr::to_str).expect("a name");
+        assert_ne!(told, HARMLESS.iter().any(|part| name.contains(part)), "{name}: {text}");
     }
 }
 

@@ -26,6 +26,7 @@ mod golden;
 mod governance;
 mod hostile;
 mod hot;
+mod inspect;
 mod kill;
 mod live;
 mod main_job;

@@ -10,12 +10,31 @@ use serde_json::Value;
 
 use crate::harness::{Output, require_program};
 
+/// The libraries of model formats.
+const MODELS: [&str; 10] = [
+    "gguf==0.19.0",
+    "joblib==1.6.0",
+    "lightgbm==4.7.0",
+    "ml_dtypes==0.5.4",
+    "numpy==2.4.6",
+    "onnx==1.23.2",
+    "safetensors==0.8.0",
+    "scikit-learn==1.9.1",
+    "skops==0.16.0",
+    "xgboost-cpu==3.2.0",
+];
+
 /// An interpreter with libraries.
 pub struct Python {
     interpreter: PathBuf,
 }
 
 impl Python {
+    /// The environment with the libraries of model formats.
+    pub fn models() -> Self {
+        Self::with("models", &MODELS)
+    }
+
     /// The environment called `name` with exactly these requirements, such as `numpy==2.4.6`.
     pub fn with(name: &str, requirements: &[&str]) -> Self {
         require_program("python3", "python3");

@@ -150,14 +150,18 @@ fn follow_all(
     draft: &mut Draft,
 ) -> Result<(), Stop> {
     let pickles_max = if is_torch { TORCH_PICKLES } else { PICKLE_COUNT_MAX };
-    let mut found = 0;
-    while found < pickles_max && !source.is_at_end()? {
-        let at = source.place();
-        match Machine::new(source, details, draft).follow() {
-            Ok(()) => found += 1,
-            Err(Stop::Io(error)) => return Err(Stop::Io(error)),
+    for found in 0..pickles_max {
+        match follow_next(source, details, draft) {
+            Ok(true) => {}
+            Ok(false) => {
+                if found == 0 {
+                    details.complete = false;
+                    details.add_reason("it is empty".to_owned());
+                }
+                return Ok(());
+            }
             // A program that loads a pickle stops at its end, and never sees what lies behind.
-            Err(_) if 0 < found => {
+            Err(Stop::Malformed(_)) if 0 < found => {
                 details.add_reason("bytes lie behind its end that are no pickle".to_owned());
                 return Ok(());
             }
@@ -167,13 +171,23 @@ fn follow_all(
                 details.add_reason(format!("it cannot be followed past byte {place}: {why}"));
                 return Ok(());
             }
-            Err(Stop::Unknown) => return Err(Stop::Unknown),
-        }
-        if source.place() == at {
-            break;
+            Err(stop) => return Err(stop),
         }
     }
     Ok(())
+}
+
+/// Follows the next pickle; false at the end.
+fn follow_next(
+    source: &mut Source<'_, '_>,
+    details: &mut PickleDetails,
+    draft: &mut Draft,
+) -> Result<bool, Stop> {
+    if source.is_at_end()? {
+        return Ok(false);
+    }
+    Machine::new(source, details, draft).follow()?;
+    Ok(true)
 }
 
 #[cfg(test)]

@@ -30,8 +30,9 @@ const PLAIN_BYTES_MAX: usize = 1 << 20;
 pub type Target = fn(&[u8]);
 
 /// Every target by its name.
-pub const TARGETS: [(&str, Target); 10] = [
+pub const TARGETS: [(&str, Target); 11] = [
     ("inspect", fuzz_inspect),
+    ("describe", fuzz_describe),
     ("manifest", fuzz_manifest),
     ("tensors", fuzz_tensors),
     ("pack", fuzz_pack),
@@ -58,6 +59,23 @@ pub fn fuzz_inspect(file: &[u8]) {
             }
             assert!(end <= file.len() as u64);
         }
+    }
+}
+
+/// Names that decide on a parser where the first bytes do not: of archives, of all else.
+const ARCHIVES: [&str; 4] = ["m.pt", "m.npz", "m.skops", "m.keras"];
+const OTHERS: [&str; 3] = ["m", "m.pkl", "m.onnx"];
+
+/// What a model file says of itself: it is as short as it may be.
+pub fn fuzz_describe(file: &[u8]) {
+    let names = if file.starts_with(b"PK") { &ARCHIVES[..] } else { &OTHERS };
+    for name in names {
+        let Ok(found) = inspect::describe(OsStr::new(name), &file) else { continue };
+        let summary = found.summary().to_string();
+        assert!(summary.len() <= inspect::SUMMARY_BYTES_MAX, "{} bytes", summary.len());
+        assert!(found.tensors.len() as u64 <= found.tensor_count);
+        let json = serde_json::to_string(&found).expect("a description has text keys only");
+        assert!(json.len() <= 8 * inspect::DESCRIPTION_BYTES_MAX, "{} bytes", json.len());
     }
 }
 

@@ -1,0 +1,109 @@
+//! What model files say of themselves is what their own libraries say of them.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::harness::Bench;
+use crate::python::Python;
+
+/// A value within a description by its path: members with dots between them, which names may have too.
+fn lookup<'a>(value: &'a Value, path: &str) -> Option<&'a Value> {
+    if path.is_empty() {
+        return Some(value);
+    }
+    let ends = path.match_indices('.').map(|(at, _)| at).chain([path.len()]);
+    ends.into_iter().find_map(|end| {
+        let rest = path.get(end + 1..).unwrap_or("");
+        lookup(value.get(&path[..end])?, rest)
+    })
+}
+
+/// What the description has under a path of `inspected.py`.
+fn found(description: &Value, path: &str) -> Value {
+    if path == "tensors" {
+        let listed = description["tensors"].as_array().expect("tensors are listed").iter();
+        let mut facts: Vec<Value> =
+            listed.map(|it| json!([it["name"], it["dtype"], it["shape"]])).collect();
+        facts.sort_by_key(Value::to_string);
+        return facts.into();
+    }
+    if let Some(path) = path.strip_suffix(".keys") {
+        let object = lookup(description, path).and_then(Value::as_object).expect("an object");
+        return object.keys().cloned().collect::<Vec<_>>().into();
+    }
+    lookup(description, path).cloned().unwrap_or(Value::Null)
+}
+
+#[test]
+fn a_description_says_what_the_library_of_the_format_says() {
+    let python = Python::models();
+    let bench = Bench::new();
+    let folder = bench.root.join("models");
+    fs::create_dir(&folder).expect("a fresh directory");
+    let expected = python.run("inspected.py", &[&folder]);
+    let expected = expected.as_object().expect("files by name");
+    assert!(20 <= expected.len(), "{} files", expected.len());
+    let mut wrong = Vec::new();
+    for (name, facts) in expected {
+        let path = folder.join(name);
+        let shown = bench.cli_json(&["inspect", path.to_str().expect("text")]);
+        for (path, mut value) in facts.as_object().expect("facts by path").clone() {
+            if path == "tensors" {
+                value.as_array_mut().expect("tensors").sort_by_key(Value::to_string);
+            }
+            let found = found(&shown["description"], &path);
+            if found != value {
+                wrong.push(format!("{name} {path}: found {found}, the library says {value}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    let evil = bench.cli(&["inspect", folder.join("evil.pkl").to_str().expect("text")]).ok();
+    assert!(evil.stdout.contains("which runs commands"), "{evil:?}");
+
+    // A version says the same of its files as the files did on disk.
+    let source = folder.to_str().expect("text");
+    bench.cli(&["snapshot", "many", source]).ok();
+    let version = bench.cli_json(&["inspect", "many/v1"]);
+    let files = version["files"].as_array().expect("files");
+    assert_eq!(files.len(), expected.len());
+    for file in files {
+        let path = folder.join(file["path"].as_str().expect("a path"));
+        let on_disk = bench.cli_json(&["inspect", path.to_str().expect("text")]);
+        assert_eq!(file["description"], on_disk["description"], "{path:?}");
+    }
+}
+
+#[test]
+fn a_file_a_version_or_what_is_in_it_can_be_inspected() {
+    let bench = Bench::new();
+    let fixture = |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(name);
+    let source = fixture("fixtures/churn/v1");
+    bench.cli(&["snapshot", "churn", source.to_str().expect("text")]).ok();
+    let onnx = fixture("fixtures/churn/v1/weights.onnx");
+    let text = bench.cli(&["inspect", onnx.to_str().expect("text")]).ok().stdout;
+    for part in ["format", "onnx", "operators", "TreeEnsembleClassifier", "f32[?, 10]"] {
+        assert!(text.contains(part), "expected {part} in {text}");
+    }
+    for target in ["churn/v1/weights.onnx", "churn/latest/weights.onnx"] {
+        let report = bench.cli_json(&["inspect", target]);
+        assert_eq!(report["files"].as_array().map(Vec::len), Some(1), "{report}");
+        assert_eq!(report["files"][0]["format"], "onnx");
+    }
+    let report = bench.cli_json(&["inspect", "churn", "weights.onnx"]);
+    assert_eq!(report["version"], "v1");
+    let all = bench.cli(&["inspect", "churn"]).ok().stdout;
+    assert!(all.contains("weights.onnx") && !all.contains("metadata.json"), "{all}");
+    bench.cli(&["inspect", "churn/v9"]).exits(4);
+    bench.cli(&["inspect", "churn/v1/none.onnx"]).exits(4).says("none.onnx");
+    bench.cli(&["inspect", "nobody"]).exits(4);
+    bench.cli(&["inspect", "../nothing"]).exits(4);
+    bench.cli(&["inspect", "churn/draft"]).exits(2).says("name a file, MODEL");
+    bench.cli(&["inspect", "/"]).exits(2);
+    // A header that lies is told, and is no failure.
+    let cut = bench.write("cut.safetensors", "\u{7f}\0\0\0\0\0\0\0{\"a\":");
+    let text = bench.cli(&["inspect", cut.to_str().expect("text")]).ok().stdout;
+    assert!(text.contains("unclear"), "{text}");
+}
