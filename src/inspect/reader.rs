@@ -139,6 +139,9 @@ impl<'a> Reader<'a> {
 
     /// Reads into the start of `out` what lies at `at`; 0 only if `out` is empty.
     pub fn some(&mut self, at: u64, out: &mut [u8]) -> Result<usize, Stop> {
+        if out.is_empty() {
+            return Ok(0);
+        }
         let ready = self.ready(at, out.len())?;
         let count = ready.len().min(out.len());
         out[..count].copy_from_slice(&ready[..count]);

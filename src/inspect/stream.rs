@@ -47,9 +47,6 @@ impl io::Read for Stream<'_, '_> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         let left = usize::try_from(self.end - self.at).unwrap_or(usize::MAX);
         let wanted = left.min(out.len());
-        if wanted == 0 {
-            return Ok(0);
-        }
         let read = self.reader.some(self.at, &mut out[..wanted]).and_then(|count| {
             self.token.follow(&out[..count])?;
             Ok(count)

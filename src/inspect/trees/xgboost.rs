@@ -206,7 +206,7 @@ impl<'a> Model<'a> {
             }
             Place::TreeWeights => {
                 self.into.spend(size_of::<f64>())?;
-                self.weights.push(number);
+                self.weights.push(single(number));
             }
             Place::Column(column) => {
                 self.into.spend(size_of::<f64>())?;
@@ -414,6 +414,8 @@ impl<'de> Visitor<'de> for At<'_, '_> {
 #[cfg(test)]
 mod tests {
     use std::ffi::OsStr;
+    use std::fs;
+    use std::path::Path;
 
     use super::super::super::InspectError;
     use super::super::{Ensemble, ensemble};
@@ -467,6 +469,21 @@ mod tests {
         };
         let root = TreeNode { split: Some(split), value: 0.5, cover: 30.0, count: None };
         assert_eq!(found.trees[0].nodes, [root, leaf(-0.1, 10.0), leaf(0.3, 20.0)]);
+    }
+
+    #[test]
+    fn both_encodings_give_the_same_trees() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/formats");
+        for (name, tree_count) in [("xgboost", 4), ("xgboost-dart", 9), ("xgboost-categories", 2)] {
+            let read = |extension: &str| {
+                let path = folder.join(name).with_extension(extension);
+                let file = fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+                ensemble(OsStr::new("model"), &file.as_slice()).expect("a model")
+            };
+            let found = read("json");
+            assert_eq!(found.trees.len(), tree_count, "{name}");
+            assert_eq!(read("ubj"), found, "{name}");
+        }
     }
 
     #[test]
