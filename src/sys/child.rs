@@ -4,7 +4,8 @@
 //! ended. (One that left the group by itself goes its own way, and is not waited for.)
 
 use std::ffi::OsString;
-use std::io::{self, Read};
+use std::fs::File;
+use std::io::{self, Read, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -36,8 +37,19 @@ pub struct CommandOptions {
     /// All variables that the command has.
     pub environment: Vec<(OsString, OsString)>,
     pub time_max: Duration,
+    /// How long one that is to end early may take to do so, from SIGTERM to SIGKILL; 0: not asked at all.
+    pub grace: Duration,
     /// Bytes that are kept of each stream and of both together: the last ones.
     pub output_bytes_max: usize,
+    /// Where the first bytes of its output go as they come.
+    pub log: Option<Log>,
+}
+
+/// A file that takes so many bytes, and no more.
+#[derive(Clone, Debug)]
+pub struct Log {
+    pub file: Arc<File>,
+    pub bytes_max: u64,
 }
 
 /// How a command ended.
@@ -81,15 +93,21 @@ enum Event {
     Interrupted,
 }
 
-/// The last bytes of a stream.
+/// The last bytes of a stream; the first ones go into the log.
 struct Tail {
     bytes: Vec<u8>,
     bytes_max: usize,
     total: u64,
+    log: Option<Log>,
 }
 
 impl Tail {
     fn push(&mut self, more: &[u8]) {
+        if let Some(Log { file, bytes_max }) = &self.log {
+            let room = usize::try_from(bytes_max.saturating_sub(self.total)).unwrap_or(usize::MAX);
+            // What cannot be logged, as on a full disk, is no reason to end the command.
+            let _ = file.as_ref().write_all(&more[..more.len().min(room)]);
+        }
         self.total += more.len() as u64;
         self.bytes.extend_from_slice(more);
         // Seldom, so that each byte is moved once on average.
@@ -122,11 +140,11 @@ pub fn run(options: &CommandOptions, begun: impl FnOnce(Interrupt)) -> io::Resul
     let group = Pid::from_raw(i32::try_from(child.id()).map_err(io::Error::other)?);
     let (sender, events) = sync_channel(EVENT_COUNT_MAX);
     begun(Interrupt(sender.clone()));
-    let tail = || {
+    let tail = |log| {
         let bytes_max = options.output_bytes_max;
-        Arc::new(Mutex::new(Tail { bytes: Vec::new(), bytes_max, total: 0 }))
+        Arc::new(Mutex::new(Tail { bytes: Vec::new(), bytes_max, total: 0, log }))
     };
-    let (stdout, output) = (tail(), tail());
+    let (stdout, output) = (tail(None), tail(options.log.clone()));
     let (out, err) = (child.stdout.take().expect("piped"), child.stderr.take().expect("piped"));
     keep(out, vec![Arc::clone(&stdout), Arc::clone(&output)], sender.clone());
     keep(err, vec![Arc::clone(&output)], sender.clone());
@@ -136,6 +154,11 @@ pub fn run(options: &CommandOptions, begun: impl FnOnce(Interrupt)) -> io::Resul
     });
     let mut open_streams = 2;
     let early = wait_for_end(&events, started + options.time_max, &mut open_streams);
+    if early.is_some() && !options.grace.is_zero() {
+        let _ = killpg(group, Signal::SIGTERM);
+        let limit = Instant::now() + options.grace;
+        while wait_for_end(&events, limit, &mut open_streams) == Some(Ending::Interrupted) {}
+    }
     // The leader was not reaped yet, so that its number still stands for this group and no other. Who took
     // on another user meanwhile is not ours to end.
     let _ = killpg(group, Signal::SIGKILL);
@@ -218,7 +241,9 @@ mod tests {
             directory: "/".into(),
             environment: vec![("PATH".into(), "/usr/bin:/bin".into())],
             time_max: Duration::from_secs(60),
+            grace: Duration::ZERO,
             output_bytes_max: 100,
+            log: None,
         }
     }
 
@@ -247,6 +272,46 @@ mod tests {
         let long = result("i=0; while [ $i -lt 1000 ]; do echo $i; i=$((i + 1)); done");
         assert_eq!((long.stdout.len(), long.output_bytes), (100, 3_890));
         assert!(long.stdout.ends_with(b"998\n999\n"));
+    }
+
+    /// Runs a script that makes the file `$READY`, and interrupts it then.
+    fn interrupted(script: &str, grace: Duration) -> CommandReport {
+        let place = tempfile::tempdir().unwrap();
+        let ready = place.path().join("ready");
+        let mut options = CommandOptions { grace, ..shell(script) };
+        options.environment.push(("READY".into(), ready.clone().into()));
+        let begun = |interrupt: Interrupt| {
+            thread::spawn(move || {
+                while !ready.exists() {
+                    thread::yield_now();
+                }
+                interrupt.interrupt();
+            });
+        };
+        run(&options, begun).unwrap()
+    }
+
+    #[test]
+    fn one_that_is_to_end_may_clean_up() {
+        let script = "trap 'echo cleaned; exit 0' TERM; : >$READY; while :; do sleep 0.01; done";
+        let report = interrupted(script, Duration::from_secs(60));
+        assert_eq!((report.ending, &report.stdout[..]), (Ending::Interrupted, &b"cleaned\n"[..]));
+        let deaf = "trap '' TERM; : >$READY; while :; do sleep 0.01; done";
+        let report = interrupted(deaf, Duration::from_millis(50));
+        assert_eq!((report.ending, report.output_bytes), (Ending::Interrupted, 0));
+    }
+
+    #[test]
+    fn the_begin_of_the_output_is_logged() {
+        let log = tempfile::NamedTempFile::new().unwrap();
+        let file = Arc::new(log.reopen().unwrap());
+        let options = shell("i=0; while [ $i -lt 1000 ]; do echo $i; i=$((i + 1)); done");
+        let log_to = Some(Log { file, bytes_max: 7 });
+        let report = run(&CommandOptions { log: log_to, ..options }, |_| {}).unwrap();
+        assert_eq!(
+            (std::fs::read(log.path()).unwrap(), report.output_bytes),
+            (b"0\n1\n2\n3".to_vec(), 3_890)
+        );
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 pub mod at;
 pub mod child;
+pub mod foreground;
 pub mod identity;
 pub mod io;
 pub mod lease;

@@ -92,6 +92,30 @@ pub fn is_alive(pid: u32) -> bool {
     asked != Err(nix::errno::Errno::ESRCH)
 }
 
+/// Kills every process that has this variable with this value in its environment, as all have that
+/// were started, however indirectly, by one that had; how many there were. Those of other users are not seen.
+///
+/// # Errors
+/// Where `/proc` cannot be listed.
+pub fn kill_marked(variable: &str, value: &str) -> io::Result<usize> {
+    let mark = format!("{variable}={value}");
+    let own = std::process::id();
+    let mut killed = 0;
+    for entry in std::fs::read_dir("/proc")? {
+        let entry = entry?;
+        let pid = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok());
+        let Some(pid) = pid.filter(|pid| *pid != own) else { continue };
+        // It may have ended, or be somebody else's.
+        let Ok(environment) = std::fs::read(entry.path().join("environ")) else { continue };
+        let is_marked = environment.split(|byte| *byte == 0).any(|it| it == mark.as_bytes());
+        if let Some(pid) = i32::try_from(pid).ok().filter(|_| is_marked) {
+            let pid = nix::unistd::Pid::from_raw(pid);
+            killed += usize::from(nix::sys::signal::kill(pid, Signal::SIGKILL).is_ok());
+        }
+    }
+    Ok(killed)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -101,6 +125,20 @@ mod tests {
         let first = raise_open_files().unwrap();
         assert!(0 < first);
         assert_eq!(raise_open_files().unwrap(), first);
+    }
+
+    #[test]
+    fn what_was_started_under_a_mark_is_killed() {
+        let mark = format!("{}-{:?}", std::process::id(), std::thread::current().id());
+        let mut shell = std::process::Command::new("sh");
+        // The one that is left when the shell is gone has a session of its own.
+        shell.args(["-c", "setsid sleep 1000 >/dev/null 2>&1 & sleep 1000"]);
+        let mut shell = shell.env("MODELFS_TEST_MARK", &mark).spawn().unwrap();
+        // The shell and both sleeps, whether they had begun yet or not.
+        while kill_marked("MODELFS_TEST_MARK", &mark).unwrap() == 0 {}
+        assert_eq!(shell.wait().unwrap().code(), None, "a signal ended it");
+        while 0 < kill_marked("MODELFS_TEST_MARK", &mark).unwrap() {}
+        assert_eq!(kill_marked("MODELFS_TEST_MARK", "another").unwrap(), 0);
     }
 
     #[test]

@@ -117,7 +117,9 @@ impl Runner {
             directory: self.directory.clone(),
             environment: config::check_environment(check, place),
             time_max: check.timeout,
+            grace: Duration::ZERO,
             output_bytes_max: CAPTURE_BYTES,
+            log: None,
         }
     }
 }

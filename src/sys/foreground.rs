@@ -1,0 +1,92 @@
+//! A program that runs in our place: it has our terminal, gets the signals that we get, and we end as it does.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, Command, ExitStatus};
+
+use nix::sys::signal::{SigSet, Signal};
+use nix::unistd::Pid;
+
+use super::child::Ending;
+
+/// Signals that people and supervisors send, with the one that tells of a child's end.
+const SIGNALS: [Signal; 7] = [
+    Signal::SIGCHLD,
+    Signal::SIGINT,
+    Signal::SIGTERM,
+    Signal::SIGHUP,
+    Signal::SIGQUIT,
+    Signal::SIGUSR1,
+    Signal::SIGUSR2,
+];
+
+/// Signals that are held back from their default action, in this thread and all that it starts.
+pub struct HeldSignals(SigSet);
+
+impl HeldSignals {
+    /// Holds them back. To be called before the first thread is started, which would get them else.
+    ///
+    /// # Errors
+    /// Those of `pthread_sigmask`.
+    pub fn hold() -> io::Result<Self> {
+        let set: SigSet = SIGNALS.into_iter().collect();
+        set.thread_block()?;
+        Ok(Self(set))
+    }
+
+    /// Waits for the next of them.
+    fn wait(&self) -> io::Result<Received> {
+        loop {
+            let mut info = MaybeUninit::<libc::siginfo_t>::uninit();
+            // SAFETY: both pointers are to locals that outlive the call, which fills `info` or fails.
+            let number = unsafe { libc::sigwaitinfo(self.0.as_ref(), info.as_mut_ptr()) };
+            if 0 < number {
+                // SAFETY: a number above 0 says that it was filled.
+                let code = unsafe { info.assume_init() }.si_code;
+                return Ok(Received { number, from_terminal: code == libc::SI_KERNEL });
+            }
+            let error = io::Error::last_os_error();
+            if error.kind() != io::ErrorKind::Interrupted {
+                return Err(error);
+            }
+        }
+    }
+}
+
+struct Received {
+    number: i32,
+    /// The kernel sent it to all of the terminal's foreground, the child among them.
+    from_terminal: bool,
+}
+
+/// Runs a command to its end. Signals to us are passed on to it, those from the terminal left out,
+/// which it gets by itself.
+///
+/// # Errors
+/// Where it cannot be started.
+pub fn run(command: &mut Command, signals: &HeldSignals) -> io::Result<Ending> {
+    // The child starts without our mask: the standard library sees to that.
+    let mut child = command.spawn()?;
+    let status = wait(&mut child, signals)?;
+    Ok(match (status.code(), status.signal()) {
+        (Some(code), _) => Ending::Exit(code),
+        (None, signal) => Ending::Signal(signal.unwrap_or_default()),
+    })
+}
+
+fn wait(child: &mut Child, signals: &HeldSignals) -> io::Result<ExitStatus> {
+    let pid = Pid::from_raw(i32::try_from(child.id()).map_err(io::Error::other)?);
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(status);
+        }
+        let received = signals.wait()?;
+        let signal = Signal::try_from(received.number).ok();
+        if let Some(signal) = signal.filter(|it| *it != Signal::SIGCHLD && !received.from_terminal)
+        {
+            // It was not reaped, so that its number is its own; it may have ended just now.
+            let _ = nix::sys::signal::kill(pid, signal);
+        }
+    }
+}
