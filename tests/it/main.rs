@@ -22,6 +22,7 @@ mod faults;
 mod fingerprint;
 mod full;
 mod fuzz;
+mod git;
 mod golden;
 mod governance;
 mod hostile;

@@ -1,0 +1,189 @@
+//! Commits of a branch, and each of them checked out in a directory of its own.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use git2::build::CheckoutBuilder;
+use git2::{ObjectType, Oid, Repository, RepositoryInitOptions, TreeWalkMode, TreeWalkResult};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::{GitError, discover, id_of};
+
+/// Files of one commit that is checked out.
+const FILES_MAX: u64 = 1_000_000;
+/// Commits that are walked through to find one again.
+const WALK_MAX: usize = 100_000;
+
+/// The name of a commit.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct CommitId(pub(super) Oid);
+
+impl fmt::Display for CommitId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl CommitId {
+    /// Its first digits, for people.
+    pub fn short(&self) -> String {
+        self.0.to_string()[..10].to_owned()
+    }
+}
+
+/// A text that names no commit.
+#[derive(Debug, thiserror::Error)]
+#[error("`{text}` is no commit: expected its hexadecimal digits")]
+pub struct CommitIdError {
+    text: String,
+}
+
+impl FromStr for CommitId {
+    type Err = CommitIdError;
+    fn from_str(text: &str) -> Result<Self, CommitIdError> {
+        let whole = text.len() == 40;
+        let id = whole.then(|| Oid::from_str(text).ok()).flatten();
+        id.map(Self).ok_or_else(|| CommitIdError { text: text.to_owned() })
+    }
+}
+
+impl Serialize for CommitId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for CommitId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
+}
+
+/// What a commit says of itself.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Commit {
+    pub id: CommitId,
+    /// The first line of its message.
+    pub subject: String,
+    pub author: String,
+}
+
+/// A repository whose commits are looked at and checked out.
+pub struct Watched {
+    repository: Repository,
+    path: PathBuf,
+}
+
+impl Watched {
+    /// Opens the repository at `path`, with a working tree or without.
+    pub fn open(path: &Path) -> Result<Self, GitError> {
+        let missing = || GitError::Missing { path: path.to_owned() };
+        let repository = discover(path)?.ok_or_else(missing)?;
+        Ok(Self { repository, path: path.to_owned() })
+    }
+
+    /// The commit that a branch, tag or other name stands for now.
+    pub fn tip(&self, name: &str) -> Result<Commit, GitError> {
+        let found = self.repository.revparse_single(name).and_then(|found| found.peel_to_commit());
+        match found {
+            Ok(commit) => Ok(describe(&commit)),
+            Err(error) if error.code() == git2::ErrorCode::NotFound => {
+                Err(GitError::NoCommit { path: self.path.clone(), name: name.to_owned() })
+            }
+            Err(error) => Err(GitError::git("find a commit of", &self.path)(error)),
+        }
+    }
+
+    /// The commits after `from` up to `tip`, oldest first, along first parents; the last `count_max`
+    /// of them. `None` where `from` is not among the ancestors: what was there was rewritten.
+    pub fn since(
+        &self,
+        from: CommitId,
+        tip: CommitId,
+        count_max: usize,
+    ) -> Result<Option<Vec<Commit>>, GitError> {
+        let failed = || GitError::git("walk through", &self.path);
+        let mut at = self.repository.find_commit(tip.0).map_err(failed())?;
+        let mut found = Vec::new();
+        for _ in 0..WALK_MAX {
+            if at.id() == from.0 {
+                found.reverse();
+                return Ok(Some(found));
+            }
+            if found.len() < count_max {
+                found.push(describe(&at));
+            }
+            at = match at.parent(0) {
+                Ok(parent) => parent,
+                Err(error) if error.code() == git2::ErrorCode::NotFound => return Ok(None),
+                Err(error) => return Err(failed()(error)),
+            };
+        }
+        Ok(None)
+    }
+
+    /// Writes a commit's files below `to`, a directory that does not exist yet, as a repository of
+    /// its own that has the commit checked out and borrows the objects of this one.
+    ///
+    /// # Errors
+    /// `Large` where the files have more than `bytes_max`; then nothing is written.
+    pub fn check_out(&self, commit: CommitId, to: &Path, bytes_max: u64) -> Result<(), GitError> {
+        self.check_size(commit, bytes_max)?;
+        let failed = |action| GitError::git(action, to);
+        let mut options = RepositoryInitOptions::new();
+        options.external_template(false).no_reinit(true);
+        let made = Repository::init_opts(to, &options).map_err(failed("make a repository at"))?;
+        let objects = self.repository.commondir().join("objects");
+        let alternates = made.path().join("objects/info/alternates");
+        let objects = objects.canonicalize().map_err(GitError::io("find", &objects))?;
+        let line = [objects.as_os_str().as_encoded_bytes(), b"\n"].concat();
+        std::fs::create_dir_all(alternates.parent().expect("it has two"))
+            .and_then(|()| std::fs::write(&alternates, line))
+            .map_err(GitError::io("write", &alternates))?;
+        // Opened again, as alternates are read once.
+        let made = Repository::open(to).map_err(failed("open"))?;
+        let object = made.find_object(commit.0, Some(ObjectType::Commit));
+        let object = object.map_err(failed("find the commit from"))?;
+        let mut checkout = CheckoutBuilder::new();
+        made.checkout_tree(&object, Some(checkout.force())).map_err(failed("check out into"))?;
+        made.set_head_detached(commit.0).map_err(failed("check out into"))
+    }
+
+    /// Sees to it that a commit's files are not more than there is to be room for.
+    fn check_size(&self, commit: CommitId, bytes_max: u64) -> Result<(), GitError> {
+        let failed = || GitError::git("look through", &self.path);
+        let tree = self.repository.find_commit(commit.0).and_then(|commit| commit.tree());
+        let tree = tree.map_err(failed())?;
+        let odb = self.repository.odb().map_err(failed())?;
+        let (mut files, mut bytes, mut error) = (0_u64, 0_u64, None);
+        let walked = tree.walk(TreeWalkMode::PreOrder, |_, entry| {
+            if entry.kind() == Some(ObjectType::Blob) {
+                files += 1;
+                match odb.read_header(entry.id()) {
+                    Ok((length, _)) => bytes = bytes.saturating_add(length as u64),
+                    Err(failure) => error = Some(failure),
+                }
+            }
+            let go_on = error.is_none() && files <= FILES_MAX && bytes <= bytes_max;
+            if go_on { TreeWalkResult::Ok } else { TreeWalkResult::Abort }
+        });
+        let large = |what, found, limit| Err(GitError::Large { commit, what, found, limit });
+        match error {
+            Some(error) => Err(failed()(error)),
+            None if FILES_MAX < files => large("files", files, FILES_MAX),
+            None if bytes_max < bytes => large("bytes", bytes, bytes_max),
+            None => walked.map_err(failed()),
+        }
+    }
+}
+
+fn describe(commit: &git2::Commit<'_>) -> Commit {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Commit {
+        id: id_of(commit.id()),
+        subject: text(commit.summary_bytes().unwrap_or_default()),
+        author: text(commit.author().name_bytes()),
+    }
+}

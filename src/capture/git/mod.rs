@@ -1,0 +1,57 @@
+//! Git: the state of a working tree, and check-outs of its commits. Nothing is run, no network is used.
+//!
+//! The library reads repositories itself: a machine without `git` will do, and no hook, filter or alias
+//! of a repository is ever started. Large files of Git LFS are therefore the pointers that they are in
+//! the repository.
+
+mod checkout;
+mod state;
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use git2::Oid;
+
+pub use checkout::{Commit, CommitId, Watched};
+pub use state::{SourceState, state};
+
+/// Why a repository cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum GitError {
+    #[error("there is no Git repository at `{}`", .path.display())]
+    Missing { path: PathBuf },
+    #[error("there is no commit `{name}` in `{}`", .path.display())]
+    NoCommit { path: PathBuf, name: String },
+    #[error("commit {commit} has {found} of {what}, at most {limit}")]
+    Large { commit: CommitId, what: &'static str, found: u64, limit: u64 },
+    #[error("cannot {action} `{}`", .path.display())]
+    Git { action: &'static str, path: PathBuf, source: git2::Error },
+    #[error("cannot {action} `{}`", .path.display())]
+    Io { action: &'static str, path: PathBuf, source: io::Error },
+}
+
+impl GitError {
+    fn git(action: &'static str, path: &Path) -> impl FnOnce(git2::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Git { action, path, source }
+    }
+
+    fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io { action, path, source }
+    }
+}
+
+/// The repository that `path` is in; `None` where it is in none.
+fn discover(path: &Path) -> Result<Option<git2::Repository>, GitError> {
+    match git2::Repository::discover(path) {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.code() == git2::ErrorCode::NotFound => Ok(None),
+        Err(error) => Err(GitError::git("open the repository of", path)(error)),
+    }
+}
+
+/// An identifier as a number of ours.
+fn id_of(oid: Oid) -> CommitId {
+    CommitId(oid)
+}
