@@ -5,6 +5,7 @@
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 /// Deepest nesting of a value that is read, as serde_json limits it.
 pub const DEPTH_MAX: usize = 128;
@@ -24,24 +25,42 @@ pub enum CanonicalError {
 /// When `value` cannot be JSON (a map with keys that are not text): types of ours never are.
 pub fn encode<T: Serialize>(value: &T) -> String {
     // Through `Value`, whose objects are sorted maps: a struct's own order does not matter.
-    let value = serde_json::to_value(value).expect("our types have text keys and finite numbers");
-    serde_json::to_string(&value).expect("a JSON value is always writable")
+    text(&serde_json::to_value(value).expect("our types have text keys and finite numbers"))
+}
+
+/// The canonical form of a JSON value.
+pub fn text(value: &Value) -> String {
+    serde_json::to_string(value).expect("a JSON value is always writable")
+}
+
+/// Parses a JSON value and checks that it is in canonical form.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_value(bytes: &[u8]) -> Result<Value, CanonicalError> {
+    let value = serde_json::from_slice(bytes)?;
+    check_form(bytes, &text(&value))?;
+    Ok(value)
 }
 
 /// Parses `text` and checks that it is the canonical form of what was parsed.
 pub fn parse<T: Serialize + DeserializeOwned>(text: &[u8]) -> Result<T, CanonicalError> {
     let value: T = serde_json::from_slice(text)?;
-    let expected = encode(&value);
-    if expected.as_bytes() != text {
-        return Err(CanonicalError::Form { expected: expected.len(), found: text.len() });
-    }
+    check_form(text, &encode(&value))?;
     Ok(value)
+}
+
+fn check_form(found: &[u8], expected: &str) -> Result<(), CanonicalError> {
+    if expected.as_bytes() != found {
+        return Err(CanonicalError::Form { expected: expected.len(), found: found.len() });
+    }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     #[test]
     fn one_value_has_one_text() {

@@ -102,7 +102,7 @@ impl Record {
         let mut value = serde_json::to_value(self).expect("a record has text keys only");
         let check = check_of(&value);
         value["check"] = Value::String(check);
-        let mut line = canonical::encode(&value).into_bytes();
+        let mut line = canonical::text(&value).into_bytes();
         if RECORD_BYTES_MAX < line.len() + 1 {
             return Err(RecordError::Long { bytes: line.len() + 1 });
         }
@@ -120,7 +120,7 @@ impl Record {
             return Err(RecordError::Long { bytes: bytes.len() });
         }
         let line = bytes.strip_suffix(b"\n").ok_or(RecordError::Unended)?;
-        let mut value: Value = canonical::parse(line)?;
+        let mut value = canonical::parse_value(line)?;
         let found = match value.as_object_mut().and_then(|object| object.remove("check")) {
             Some(Value::String(check)) => check,
             _ => String::new(),
@@ -136,7 +136,7 @@ impl Record {
 
 /// The check of a record: the first half of the BLAKE3 of its canonical form without `check`.
 pub(super) fn check_of(value: &Value) -> String {
-    let digest = blake3::hash(canonical::encode(value).as_bytes());
+    let digest = blake3::hash(canonical::text(value).as_bytes());
     to_hex(&digest.as_bytes()[..CHECK_BYTES])
 }
 
