@@ -138,7 +138,7 @@ pub fn serve(options: &ServeOptions, ready: impl FnOnce(&DaemonStatus)) -> Resul
     has_begun.store(true, Ordering::SeqCst);
     let session = mount(&filesystem, &mountpoint, &store, options.audience)?;
     watch_session(Arc::clone(&session), &sender).map_err(setup("start a thread"))?;
-    warm_in_background(&workspace).map_err(setup("start a thread"))?;
+    work_in_background(&workspace).map_err(setup("start a thread"))?;
     let shared = Arc::new(Shared::new(workspace, filesystem, options.owner.clone(), sender));
     let server = Server::start(listener, Arc::clone(&shared)).map_err(setup("start a thread"))?;
     info!("`{}` serves the store `{}`", mountpoint.display(), store.display());
@@ -239,11 +239,14 @@ fn watch_session(session: Arc<Session>, sender: &SyncSender<Event>) -> io::Resul
     thread::Builder::new().name("session".to_owned()).spawn(watch).map(drop)
 }
 
-/// The thread ends when the workspace closes.
-fn warm_in_background(workspace: &Arc<Workspace>) -> io::Result<()> {
-    let workspace = Arc::clone(workspace);
-    let work = move || workspace.work_on_hot_files();
-    thread::Builder::new().name("hot".to_owned()).spawn(work).map(drop)
+/// The threads end when the workspace closes.
+fn work_in_background(workspace: &Arc<Workspace>) -> io::Result<()> {
+    let start = |name: &str, work: fn(&Workspace)| {
+        let workspace = Arc::clone(workspace);
+        thread::Builder::new().name(name.to_owned()).spawn(move || work(&workspace)).map(drop)
+    };
+    start("hot", Workspace::work_on_hot_files)?;
+    start("checkpoint", Workspace::keep_checkpoints)
 }
 
 fn wait_for_end(events: &Receiver<Event>) {

@@ -1,12 +1,13 @@
 //! Identifiers: what names a chunk, a pack, a manifest, a record, a content.
 //!
 //! Each is a newtype over the 32 bytes of a BLAKE3 digest, so that one is never taken for another.
-//! As text they are 64 lower-case hexadecimal digits, in JSON a string of the same.
+//! As text they are 64 lower-case hexadecimal digits, in JSON a string of the same; in forms that are
+//! not for people, their bytes.
 
 use std::fmt;
 use std::str::FromStr;
 
-use serde::de::Error as _;
+use serde::de::{Error as _, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Length in bytes of every digest that the format uses.
@@ -59,13 +60,19 @@ macro_rules! identifier {
 
         impl Serialize for $name {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.collect_str(self)
+                if serializer.is_human_readable() {
+                    return serializer.collect_str(self);
+                }
+                serializer.serialize_bytes(&self.0)
             }
         }
 
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+                if deserializer.is_human_readable() {
+                    return String::deserialize(deserializer)?.parse().map_err(D::Error::custom);
+                }
+                deserializer.deserialize_bytes(DigestVisitor).map(Self)
             }
         }
     };
@@ -106,6 +113,21 @@ identifier! {
 identifier! {
     /// Digest of a file or directory of data: names and contents (FORMAT.md, "Data digest").
     DataDigest
+}
+
+/// Reads a digest in a form that is not for people: its bytes.
+struct DigestVisitor;
+
+impl Visitor<'_> for DigestVisitor {
+    type Value = [u8; DIGEST_BYTES];
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{DIGEST_BYTES} bytes")
+    }
+
+    fn visit_bytes<E: serde::de::Error>(self, bytes: &[u8]) -> Result<Self::Value, E> {
+        bytes.try_into().map_err(|_| E::invalid_length(bytes.len(), &self))
+    }
 }
 
 fn write_hex(bytes: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -5,6 +5,7 @@
 #![doc = include_str!("FORMAT.md")]
 
 pub mod canonical;
+pub mod checkpoint;
 pub mod codec;
 pub mod config;
 pub mod duration;

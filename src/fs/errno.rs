@@ -106,7 +106,8 @@ fn store(error: &StoreError) -> Errno {
         | StoreError::ManifestMissing { .. }
         | StoreError::ManifestDamaged { .. }
         | StoreError::ManifestUnreadable { .. }
-        | StoreError::Encoder { .. } => Errno::EIO,
+        | StoreError::Encoder { .. }
+        | StoreError::Checkpoint { .. } => Errno::EIO,
     }
 }
 

@@ -71,11 +71,12 @@ impl Workspace {
         let known: Vec<Anchor> = options.anchor.into_iter().chain([known]).collect();
         let mut seen = vec![false; known.len()];
         let mut signatures = Signatures::new(&options.keys);
-        self.store.history().replay(None, |line| {
+        self.store.history().replay(|line| {
             for (anchor, seen) in known.iter().zip(&mut seen) {
                 *seen |= anchor.seq == line.record.seq && anchor.digest == line.digest;
             }
             signatures.look_at(line);
+            Ok(())
         })?;
         if let Some((anchor, _)) = known.iter().zip(&seen).find(|(_, seen)| !**seen) {
             let why = "it is not the record that was written down: the end of the history was cut off, or \

@@ -6,6 +6,7 @@
 
 mod ancestor;
 mod check;
+mod checkpoint;
 mod contents;
 pub mod debug;
 mod diff;
@@ -72,6 +73,7 @@ pub use request::*;
 pub use retarget::{Must, Wish};
 pub use snapshot::MESSAGE_BYTES_MAX;
 
+use checkpoint::Checkpoints;
 use contents::Sealing;
 use diff::Diffs;
 use hot::HotJobs;
@@ -210,14 +212,15 @@ pub struct Workspace {
     /// Snapshots under way. No other lock is taken while it is held.
     sealing: Mutex<HashMap<ModelName, Arc<Sealing>>>,
     hot_jobs: HotJobs,
+    checkpoints: Checkpoints,
     closing: AtomicBool,
 }
 
 impl Workspace {
-    /// Opens a store, or makes it, and replays its history. `init` owns a store that is made.
+    /// Opens a store, or makes it, and adds up its history. `init` owns a store that is made.
     ///
     /// # Errors
-    /// As [`Store::open`] and [`Store::replay`].
+    /// As [`Store::open`] and [`History::follow`](crate::store::History::follow).
     pub fn open(
         options: OpenOptions,
         io: Arc<dyn Io>,
@@ -233,9 +236,9 @@ impl Workspace {
             }
             opened => opened?,
         };
-        let mut state = State::default();
-        store.replay(|line| state.apply(line))?;
-        let is_signed = is_signed(&store, &state)?;
+        let checkpoints = Checkpoints::default();
+        let state = checkpoint::open_state(&store, &checkpoints)?;
+        let is_signed = state.is_signed();
         let hasher = quick_cache::DefaultHashBuilder::default();
         let manifests = Cache::with(
             MANIFESTS_TYPICAL,
@@ -260,6 +263,7 @@ impl Workspace {
             drafts: Mutex::new(HashMap::new()),
             sealing: Mutex::new(HashMap::new()),
             hot_jobs: HotJobs::default(),
+            checkpoints,
             closing: AtomicBool::new(false),
         };
         workspace.ensure_first_record(&Context { caller: init.clone(), now, assume: false })?;
@@ -401,13 +405,14 @@ impl Workspace {
         })
     }
 
-    /// Refuses further changes and tells the catalog what is new. The lock goes when the last
-    /// holder of the workspace drops it, or the process ends.
+    /// Refuses further changes, tells the catalog what is new, and makes a checkpoint of it. The lock
+    /// goes when the last holder of the workspace drops it, or the process ends.
     pub fn close(&self) {
         self.stop_hot_work();
         self.closing.store(true, Ordering::Release);
-        let _last = self.committing.lock();
+        drop(self.committing.lock());
         self.store.flush();
+        self.close_checkpoints();
     }
 
     /// Ends the work on hot files: what is half made is dropped.
@@ -481,8 +486,10 @@ impl Workspace {
         if let Some(signer) = &self.signer {
             record.signature = Some(Box::new(signer.sign(&record.signed_text())));
         }
+        let ready = self.state().ready(&record.op)?;
         let line = self.store.append(head, record)?;
-        self.state.write().apply(&line);
+        self.state.write().apply(&line, ready);
+        self.checkpoints.note(line.record.seq);
         // Those of a snapshot wait until its files were moved there.
         if let Op::Retarget { moves, .. } = &line.record.op {
             self.warm_later(moves);
@@ -498,17 +505,6 @@ impl LastRefusal {
             && self.at.duration_since(last.at) < REFUSAL_PAUSE
             && self.refusal.is_like(&last.refusal)
     }
-}
-
-/// Whether the newest record is signed.
-fn is_signed(store: &Store, state: &State) -> Result<bool, StoreError> {
-    let seq = state.head().seq;
-    if seq == 0 {
-        return Ok(false);
-    }
-    let parsed = Record::parse(&store.record_line(seq)?);
-    let (record, _) = parsed.map_err(|source| StoreError::Record { seq, source })?;
-    Ok(record.signature.is_some())
 }
 
 /// The chunks of a file that hold some of `range`: each with the place in the file where it begins,

@@ -133,8 +133,7 @@ impl Workspace {
     pub(super) fn repair(&self, context: &Context) -> Result<RepairReport, OpsError> {
         self.permit_administration(context)?;
         let rebuilt = self.store.rebuild_catalog()?;
-        // The history's lines go back into it as they are read.
-        let head = self.store.replay(|_| ())?;
+        self.recover_state()?;
         let damage = rebuilt.damaged.into_iter().map(|(place, what)| super::Damage {
             place,
             what,
@@ -143,14 +142,15 @@ impl Workspace {
         Ok(RepairReport {
             packs: rebuilt.packs,
             chunks: rebuilt.chunks,
-            records: head.seq,
+            records: self.state().head().seq,
             damage: damage.collect(),
         })
     }
 
     pub(super) fn catalog(&self, context: &Context) -> Result<CatalogReport, OpsError> {
         self.permit_administration(context)?;
-        let store::CatalogCounts { packs, chunks, records, bytes } = self.store.catalog_counts()?;
+        let store::CatalogCounts { packs, chunks, bytes } = self.store.catalog_counts()?;
+        let records = self.checkpoints.saved();
         Ok(CatalogReport { packs, chunks, records, bytes })
     }
 

@@ -8,7 +8,7 @@ use super::{Context, Damage, OpsError, Progress, VerifyOptions, VerifyReport, Wo
 use crate::format::ids::{ChunkId, ManifestId};
 use crate::format::manifest::Manifest;
 use crate::store::hot::Checked;
-use crate::store::{Finding, PackCheck, name_of};
+use crate::store::{Finding, Line, PackCheck, name_of};
 
 impl Workspace {
     /// Checks the history, every manifest, every pack, and that each version has all its chunks.
@@ -91,7 +91,11 @@ impl Workspace {
     /// acknowledged.
     fn check_history(&self, expected: u64, damage: &mut Vec<Damage>) -> u64 {
         let mut records = 0;
-        if let Err(error) = self.store.history().replay(None, |_| records += 1) {
+        let count = |_: &Line| {
+            records += 1;
+            Ok(())
+        };
+        if let Err(error) = self.store.history().replay(count) {
             let place = self.store.layout().record(records + 1);
             let place = self.store.layout().name_of(&place);
             damage.push(Damage { place, what: with_causes(&error), hits: Vec::new() });

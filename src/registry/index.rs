@@ -4,11 +4,13 @@
 
 use std::ops::Range;
 
+use serde::{Deserialize, Serialize};
+
 /// Lines whose lengths are added up to find one.
 const STRIDE: usize = 1_024;
 
 /// The lengths of lines that follow one another.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Lines {
     lengths: Vec<u32>,
     /// Where each full stride of lines ends.
@@ -58,7 +60,7 @@ impl Lines {
 }
 
 /// Which records concern a model, and how long their lines are.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct RecordIndex {
     seqs: Vec<u64>,
     lines: Lines,

@@ -7,16 +7,19 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
+use crate::format::checkpoint::Section;
 use crate::format::ids::{ManifestId, TreeDigest};
 use crate::format::names::{AliasName, At, ModelName, VersionNumber};
 use crate::format::record::{Access, Actor, Move, Op, Record, Seal};
 use crate::registry::index::RecordIndex;
+use crate::registry::shelf::Shelf;
 use crate::registry::vetting::Vettings;
 use crate::store::StoreError;
 
 /// One version of a model.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Version {
     pub number: VersionNumber,
     pub manifest: ManifestId,
@@ -33,7 +36,7 @@ pub struct Version {
 }
 
 /// What an alias points to, and since when.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Alias {
     pub version: VersionNumber,
     /// Of that version.
@@ -45,7 +48,7 @@ pub struct Alias {
 }
 
 /// The newest version, as far as lists need it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Latest {
     pub number: VersionNumber,
     pub manifest: ManifestId,
@@ -53,7 +56,7 @@ pub struct Latest {
 }
 
 /// The versions of a model, by their numbers.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Versions(Vec<Version>);
 
 impl Versions {
@@ -71,6 +74,15 @@ impl Versions {
         self.0.iter().rev().find(|version| version.fingerprint == *fingerprint)
     }
 
+    /// Keeps one actor for versions that follow one another and are of the same hand.
+    pub(super) fn share_actors(&mut self) {
+        for later in 1..self.0.len() {
+            if self.0[later].by == self.0[later - 1].by {
+                self.0[later].by = Arc::clone(&self.0[later - 1].by);
+            }
+        }
+    }
+
     fn place(&self, number: VersionNumber) -> Result<usize, usize> {
         self.0.binary_search_by_key(&number, |version| version.number)
     }
@@ -86,15 +98,29 @@ impl Versions {
 }
 
 /// What there is of a model beside what all models are listed by.
-#[derive(Clone, PartialEq, Debug, Default)]
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct Body {
     pub versions: Versions,
     pub records: RecordIndex,
     pub vettings: Vettings,
 }
 
-/// One model.
+/// Where a body is.
 #[derive(Clone, Debug)]
+pub(super) enum Content {
+    Here(Arc<Body>),
+    /// In a checkpoint, as the model has not changed since.
+    Shelved(Section, Arc<Shelf>),
+}
+
+impl Default for Content {
+    fn default() -> Self {
+        Self::Here(Arc::default())
+    }
+}
+
+/// One model.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Model {
     pub name: ModelName,
     pub access: Access,
@@ -107,7 +133,10 @@ pub struct Model {
     latest: Option<Latest>,
     version_count: u64,
     bytes: u64,
-    body: Arc<Body>,
+    /// The last record that concerns it.
+    last_seq: u64,
+    #[serde(skip)]
+    content: Content,
 }
 
 impl Model {
@@ -122,16 +151,32 @@ impl Model {
             latest: None,
             version_count: 0,
             bytes: 0,
-            body: Arc::default(),
+            last_seq: record.seq,
+            content: Content::default(),
         }
     }
 
     /// Its versions and what was said of them.
     ///
     /// # Errors
-    /// When it cannot be read.
+    /// Where it cannot be read from the checkpoint, those of reading the history.
     pub fn body(&self) -> Result<Arc<Body>, StoreError> {
-        Ok(Arc::clone(&self.body))
+        match &self.content {
+            Content::Here(body) => Ok(Arc::clone(body)),
+            Content::Shelved(section, shelf) => shelf.body(&self.name, section),
+        }
+    }
+
+    pub(super) fn content(&self) -> &Content {
+        &self.content
+    }
+
+    pub(super) fn set_content(&mut self, content: Content) {
+        self.content = content;
+    }
+
+    pub(super) fn last_seq(&self) -> u64 {
+        self.last_seq
     }
 
     /// The newest version.
@@ -229,11 +274,15 @@ impl Model {
 
     /// Notes a record that concerns the model, after it was taken in.
     pub(super) fn note(&mut self, seq: u64, line_bytes: u64) {
+        self.last_seq = seq;
         self.body_mut().records.push(seq, line_bytes);
     }
 
     fn body_mut(&mut self) -> &mut Body {
-        Arc::make_mut(&mut self.body)
+        match &mut self.content {
+            Content::Here(body) => Arc::make_mut(body),
+            Content::Shelved(..) => unreachable!("State::ready took it from the shelf"),
+        }
     }
 
     fn vettings_mut(&mut self) -> &mut Vettings {
@@ -283,7 +332,9 @@ impl Model {
             self.changed = record.time;
             return;
         };
-        let Some(manifest) = self.body.versions.get(version).map(|it| it.manifest) else { return };
+        let Some(manifest) = self.body_mut().versions.get(version).map(|it| it.manifest) else {
+            return;
+        };
         let (since, by, seq) = (record.time, record.actor.clone(), record.seq);
         self.aliases.insert(step.alias.clone(), Alias { version, manifest, since, by, seq });
         self.changed = record.time;

@@ -1,24 +1,31 @@
 //! What a store holds at one moment of its history.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use crate::format::names::ModelName;
 use crate::format::record::{Access, Op};
 use crate::registry::index::Lines;
-use crate::registry::model::Model;
+use crate::registry::model::{Body, Content, Model};
 use crate::registry::vetting::PolicyInForce;
-use crate::store::{Head, Line};
+use crate::store::{Head, Line, StoreError};
+
+/// The bodies that a record will change, which were on a shelf.
+pub struct Ready(Vec<(ModelName, Arc<Body>)>);
 
 /// The sum of a history.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct State {
     head: Head,
     time: Timestamp,
+    is_signed: bool,
     store: String,
     root_access: Access,
     policy: Option<PolicyInForce>,
+    #[serde(skip)]
     models: BTreeMap<ModelName, Model>,
     lines: Lines,
 }
@@ -28,6 +35,7 @@ impl Default for State {
         Self {
             head: Head::empty(),
             time: Timestamp::UNIX_EPOCH,
+            is_signed: false,
             store: String::new(),
             root_access: Access { uid: 0, gid: 0, mode: 0o755 },
             policy: None,
@@ -46,6 +54,11 @@ impl State {
     /// Time of the newest record.
     pub fn time(&self) -> Timestamp {
         self.time
+    }
+
+    /// Whether the newest record is signed.
+    pub fn is_signed(&self) -> bool {
+        self.is_signed
     }
 
     /// The store's id, as its first record says.
@@ -77,15 +90,56 @@ impl State {
         self.models.values()
     }
 
-    /// Takes a record in. It follows the head: `Store::replay` and `Store::append` see to that.
+    /// All models, to put their bodies elsewhere.
+    pub(super) fn models_mut(&mut self) -> impl Iterator<Item = &mut Model> {
+        self.models.values_mut()
+    }
+
+    pub(super) fn set_models(&mut self, models: Vec<Model>) {
+        self.models = models.into_iter().map(|model| (model.name.clone(), model)).collect();
+    }
+
+    /// Reads what [`State::apply`] will need for such a record.
+    ///
+    /// # Errors
+    /// As [`Model::body`].
+    pub fn ready(&self, op: &Op) -> Result<Ready, StoreError> {
+        let mut bodies = Vec::new();
+        for name in op.models() {
+            if let Some(model) = self.models.get(name)
+                && let Content::Shelved(section, shelf) = model.content()
+            {
+                bodies.push((name.clone(), shelf.take(name, section)?));
+            }
+        }
+        Ok(Ready(bodies))
+    }
+
+    /// Reads what a record needs, and takes it in.
+    ///
+    /// # Errors
+    /// As [`State::ready`]; nothing is changed then.
+    pub fn take(&mut self, line: &Line) -> Result<(), StoreError> {
+        let ready = self.ready(&line.record.op)?;
+        self.apply(line, ready);
+        Ok(())
+    }
+
+    /// Takes a record in, for which the state as it is was made `ready`. It follows the head:
+    /// `History::follow` and `Store::append` see to that.
     ///
     /// A record that names what is not there changes nothing but the head: the verbs never write
     /// one, and a reader must not stumble over it.
-    pub fn apply(&mut self, line: &Line) {
+    pub fn apply(&mut self, line: &Line, ready: Ready) {
+        for (name, body) in ready.0 {
+            let model = self.models.get_mut(&name).expect("it was there, and nothing changed");
+            model.set_content(Content::Here(body));
+        }
         let record = &line.record;
         assert_eq!(record.seq, self.head.seq + 1, "records are applied in order");
         self.head = Head { seq: record.seq, digest: line.digest };
         self.time = record.time;
+        self.is_signed = record.signature.is_some();
         match &record.op {
             Op::Init { store, root } => {
                 self.store.clone_from(store);

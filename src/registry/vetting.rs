@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::format::ids::{ManifestId, PolicyDigest};
@@ -12,7 +13,7 @@ use crate::format::record::{
 };
 
 /// The rules that are in force.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct PolicyInForce {
     pub digest: PolicyDigest,
     pub text: String,
@@ -22,7 +23,7 @@ pub struct PolicyInForce {
 }
 
 /// An approval that was not taken back; it may have expired.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Approved {
     pub by: Actor,
     pub role: Option<Label>,
@@ -33,7 +34,7 @@ pub struct Approved {
 }
 
 /// The last result of a check.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Checked {
     pub passed: bool,
     pub by: Actor,
@@ -45,7 +46,7 @@ pub struct Checked {
 }
 
 /// What a version is marked as.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Marked {
     pub mark: Mark,
     pub by: Actor,
@@ -54,7 +55,7 @@ pub struct Marked {
 }
 
 /// All that was said of one version.
-#[derive(Clone, PartialEq, Debug, Default)]
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct Vetting {
     /// One a user, oldest first: a later one of the same user takes the place of the earlier.
     pub approvals: Vec<Approved>,
@@ -75,7 +76,7 @@ impl Vetting {
 }
 
 /// Leave to move an alias past its gates.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Window {
     pub user: String,
     pub reason: String,
@@ -84,7 +85,7 @@ pub struct Window {
 }
 
 /// The vetting of a model's versions and aliases.
-#[derive(Clone, PartialEq, Debug, Default)]
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct Vettings {
     /// By what a version is made of, not by its number.
     of_version: BTreeMap<ManifestId, Vetting>,

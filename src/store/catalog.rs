@@ -1,9 +1,9 @@
-//! The catalog: where each chunk is, and the history's lines, in sled. A cache and nothing else.
+//! The catalog: where each chunk is, in sled. A cache and nothing else.
 //!
 //! Invariant K1: whatever the catalog says is checked before it is believed: a chunk's place by the
-//! head of the record found there, a line by its digest chain, its set of packs by the directory.
+//! head of the record found there, its set of packs by the directory.
 //! Invariant K2: an error, a panic or a slow open of sled costs time, never data: the owner makes a
-//! new catalog from the packs and the history.
+//! new catalog from the packs.
 //! Each catalog lies in a directory of its own below `catalog/`, so that a sled which hangs or is
 //! still closing never writes into its successor.
 
@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::time::Duration;
 
+use super::layout::CHECKPOINT;
 use crate::format::codec::Codec;
 use crate::format::ids::{ChunkId, DIGEST_BYTES, PackId};
 use crate::format::pack::FooterLine;
@@ -21,8 +22,6 @@ use crate::sys::io::{Io, random_bytes};
 const CACHE_BYTES: u64 = 32 << 20;
 /// An open that takes longer is given up: making a new catalog is faster than a sick sled.
 const OPEN_WAIT: Duration = Duration::from_secs(30);
-/// Longer values would go to files of their own, which sled never syncs. Such lines are not kept.
-const VALUE_BYTES_MAX: usize = 4_096;
 /// Bytes of a chunk's place.
 const PLACE_BYTES: usize = DIGEST_BYTES + 15;
 
@@ -97,7 +96,6 @@ impl Place {
 pub struct CatalogCounts {
     pub packs: u64,
     pub chunks: u64,
-    pub records: u64,
     pub bytes: u64,
 }
 
@@ -106,7 +104,6 @@ pub struct Catalog {
     db: sled::Db,
     chunks: sled::Tree,
     packs: sled::Tree,
-    records: sled::Tree,
 }
 
 impl Catalog {
@@ -115,20 +112,20 @@ impl Catalog {
     /// # Errors
     /// When there is none, or it cannot be used: then [`Catalog::replace`] makes a new one.
     pub fn open(io: &dyn Io, directory: &Path) -> Result<Self, CatalogError> {
-        match io.list(directory)?.as_slice() {
+        match databases(io, directory)?.as_slice() {
             [only] => open_within(only.clone(), OPEN_WAIT),
             // More than one is left where a replacement was cut off.
             _ => Err(CatalogError::Absent),
         }
     }
 
-    /// Makes an empty catalog in `directory` and removes whatever was there.
+    /// Makes an empty catalog in `directory` and removes those that were there.
     ///
     /// # Errors
     /// When the file system refuses.
     pub fn replace(io: &dyn Io, directory: &Path) -> Result<Self, CatalogError> {
         let name = crate::format::ids::to_hex(&random_bytes::<8>()?);
-        for old in io.list(directory)? {
+        for old in databases(io, directory)? {
             io.remove_tree(&old)?;
         }
         open_within(directory.join(name), OPEN_WAIT)
@@ -184,31 +181,6 @@ impl Catalog {
             .collect()
     }
 
-    /// Remembers a line of the history; a long one is left to its file, and another one of its number
-    /// is forgotten.
-    pub fn add_record(&self, seq: u64, line: &[u8]) -> Result<(), CatalogError> {
-        if VALUE_BYTES_MAX < line.len() {
-            return guarded(|| self.records.remove(seq.to_be_bytes()).map(drop));
-        }
-        guarded(|| self.records.insert(seq.to_be_bytes(), line).map(drop))
-    }
-
-    /// A line of the history, newline and all, if the catalog has it.
-    pub fn record(&self, seq: u64) -> Result<Option<Vec<u8>>, CatalogError> {
-        Ok(guarded(|| self.records.get(seq.to_be_bytes()))?.map(|line| line.to_vec()))
-    }
-
-    /// Number of the newest record that the catalog has; 0 for none.
-    pub fn newest_record(&self) -> Result<u64, CatalogError> {
-        match guarded(|| self.records.last())? {
-            None => Ok(0),
-            Some((key, _)) => match <[u8; 8]>::try_from(&*key) {
-                Ok(seq) => Ok(u64::from_be_bytes(seq)),
-                Err(_) => Err(CatalogError::Value { what: "a record's number" }),
-            },
-        }
-    }
-
     /// Hands what is new to the kernel. Not durable, and need not be (K2).
     pub fn flush(&self) -> Result<(), CatalogError> {
         guarded(|| self.db.flush().map(drop))
@@ -220,7 +192,6 @@ impl Catalog {
             Ok(CatalogCounts {
                 packs: self.packs.len() as u64,
                 chunks: self.chunks.len() as u64,
-                records: self.records.len() as u64,
                 bytes: self.db.size_on_disk()?,
             })
         })
@@ -245,8 +216,14 @@ fn open_now(path: &Path) -> Result<Catalog, sled::Error> {
         .mode(sled::Mode::LowSpace)
         .open()?;
     let (chunks, packs) = (db.open_tree("chunks")?, db.open_tree("packs")?);
-    let records = db.open_tree("records")?;
-    Ok(Catalog { db, chunks, packs, records })
+    Ok(Catalog { db, chunks, packs })
+}
+
+/// What is in a catalog's directory but for the checkpoint.
+fn databases(io: &dyn Io, directory: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let mut found = io.list(directory)?;
+    found.retain(|path| !path.ends_with(CHECKPOINT));
+    Ok(found)
 }
 
 /// Runs `work`; a panic inside sled becomes an error (K2).
@@ -275,16 +252,11 @@ mod tests {
         {
             let catalog = Catalog::replace(&Real, directory.path()).unwrap();
             catalog.add_pack(pack, 1234, &[line]).unwrap();
-            catalog.add_record(1, b"one\n").unwrap();
-            catalog.add_record(300, b"of another history\n").unwrap();
-            catalog.add_record(300, &[b'x'; VALUE_BYTES_MAX + 1]).unwrap();
             catalog.flush().unwrap();
         }
         let catalog = Catalog::open(&Real, directory.path()).unwrap();
         assert_eq!(catalog.place(&id).unwrap(), Some(Place::of(pack, &line)));
         assert_eq!(catalog.packs().unwrap(), [(pack, 1234)]);
-        assert_eq!(catalog.record(1).unwrap().as_deref(), Some(&b"one\n"[..]));
-        assert_eq!(catalog.newest_record().unwrap(), 1);
         let catalog = Catalog::replace(&Real, directory.path()).unwrap();
         assert_eq!(catalog.place(&id).unwrap(), None);
     }

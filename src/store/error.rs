@@ -49,6 +49,8 @@ pub enum StoreError {
     ManifestUnreadable { manifest: ManifestId, source: ManifestError },
     #[error("chunk {chunk} did not decode to what was encoded: nothing was stored")]
     Encoder { chunk: ChunkId },
+    #[error("the checkpoint in the catalog cannot be used: {why}")]
+    Checkpoint { why: String },
     #[error("the catalog cannot be made")]
     Catalog(#[source] CatalogError),
 }
@@ -89,6 +91,7 @@ impl StoreError {
             | Self::Io { .. }
             | Self::Conflict { .. }
             | Self::Unwritable { .. }
+            | Self::Checkpoint { .. }
             | Self::Catalog(_) => false,
         }
     }

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use crate::format::ids::{BlobDigest, ManifestId, PackId};
 use crate::format::names::ModelName;
 
+/// The file's name in the catalog's directory.
+pub(super) const CHECKPOINT: &str = "checkpoint";
 /// Digits of a history record's file name: enough for every 64-bit number.
 const SEQ_DIGITS: usize = 20;
 
@@ -48,6 +50,11 @@ impl Layout {
 
     pub fn catalog(&self) -> PathBuf {
         self.root.join("catalog")
+    }
+
+    /// What the history adds up to. Beside the databases, which it outlives.
+    pub fn checkpoint(&self) -> PathBuf {
+        self.catalog().join(CHECKPOINT)
     }
 
     pub fn packs(&self) -> PathBuf {

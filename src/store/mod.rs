@@ -6,6 +6,7 @@
 
 mod catalog;
 mod check;
+mod checkpoint;
 pub mod draft;
 pub mod encode;
 pub mod hot;
@@ -22,7 +23,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 use crate::format::config::{CONFIG_BYTES_MAX, Config};
 use crate::format::ids::{ManifestId, to_hex};
@@ -38,6 +39,7 @@ use read::{ChunkReader, Reading};
 
 pub use catalog::{CatalogCounts, CatalogError, Place};
 pub use check::{Finding, PackCheck};
+pub use checkpoint::{Checkpoint, CheckpointWriter};
 pub use encode::Like;
 pub use error::StoreError;
 pub use history::{Head, History, Line};
@@ -60,6 +62,8 @@ pub struct Store {
     read: Reading,
     history: History,
     hot: Hot,
+    /// Whether nothing lies beyond the newest record. No other lock is taken while it is held.
+    end_known: Mutex<bool>,
     _lock: LockGuard,
 }
 
@@ -151,7 +155,9 @@ impl Store {
         let read = ChunkReader::new(io.clone(), layout.clone(), catalog.clone(), cache_bytes);
         let read = Reading::new(read);
         let hot = Hot::open(io.clone(), layout.clone(), hot_limit);
-        let store = Self { io, layout, config, catalog, read, history, hot, _lock: lock };
+        let end_known = Mutex::new(false);
+        let store =
+            Self { io, layout, config, catalog, read, history, hot, end_known, _lock: lock };
         if !sound {
             store.rebuild_catalog()?;
         }
@@ -179,60 +185,82 @@ impl Store {
         &self.hot
     }
 
-    /// Replays the history, by way of the catalog where that helps.
-    ///
-    /// # Errors
-    /// As [`History::replay`].
-    pub fn replay(&self, mut visit: impl FnMut(&Line)) -> Result<Head, StoreError> {
-        let catalog = self.catalog.read();
-        let newest = catalog.newest_record().unwrap_or(0);
-        // The newest line decides whether the catalog speaks of this history at all.
-        let agrees = newest != 0
-            && match (self.history.read(newest)?, catalog.record(newest)) {
-                (Some(file), Ok(Some(line))) => file == line || is_damaged_copy(&file, &line),
-                _ => false,
-            };
-        let mut known = if agrees { newest } else { 0 };
-        self.history.replay(agrees.then_some(&*catalog), |line| {
-            // What the catalog lacks it is told as we go: a file is read once.
-            if known < line.record.seq {
-                if let Err(error) = catalog.add_record(line.record.seq, &line.bytes) {
-                    log::warn!("{error}; it will be made anew at the next start");
-                    known = u64::MAX;
-                } else {
-                    known = line.record.seq;
-                }
-            }
-            visit(line);
+    /// The checkpoint, if there is one; why one cannot be used is logged.
+    pub fn open_checkpoint(&self) -> Option<Checkpoint> {
+        Checkpoint::open(self.io.clone(), &self.layout).unwrap_or_else(|error| {
+            log::warn!("{error}");
+            None
         })
     }
 
-    /// Appends a record, the commit point of every operation, and tells the catalog.
+    /// Begins a checkpoint, which takes the place of the one before when it is finished.
     ///
     /// # Errors
-    /// As [`History::append`].
-    pub fn append(&self, head: Head, record: Record) -> Result<Line, StoreError> {
-        let line = self.history.append(head, record)?;
-        let catalog = self.catalog.read();
-        let told = catalog.add_record(line.record.seq, &line.bytes).and_then(|()| catalog.flush());
-        if let Err(error) = told {
-            log::warn!("{error}; the history has the record, the next start makes a new catalog");
-        }
-        Ok(line)
+    /// When the file system refuses.
+    pub fn begin_checkpoint(&self) -> Result<CheckpointWriter, StoreError> {
+        CheckpointWriter::create(self.io.clone(), self.layout.clone())
     }
 
-    /// A record's line, newline and all; from the catalog where that has it.
+    /// Whether the history has the record that a checkpoint goes up to, whose line was `copy`. Logs
+    /// why not.
+    ///
+    /// # Errors
+    /// As reading its file.
+    pub fn has_record(&self, head: Head, copy: &[u8]) -> Result<bool, StoreError> {
+        let seq = head.seq;
+        let Some(file) = self.history.read(seq)? else {
+            log::error!(
+                "history record {seq} is missing, and was there when the catalog was made: records \
+                 were removed, or an older copy of the history was put back; going on without them"
+            );
+            return Ok(false);
+        };
+        match Record::parse(&file) {
+            Ok((_, digest)) if digest == head.digest => Ok(true),
+            Ok(_) => {
+                log::error!(
+                    "history record {seq} is not the one that the catalog was made of: the history \
+                     was written anew, or the catalog is of another store; reading the history"
+                );
+                Ok(false)
+            }
+            // Then the store can go on serving, and `verify` names the file.
+            Err(error) if Record::parse(copy).is_ok_and(|(_, it)| it == head.digest) => {
+                log::error!("history record {seq} is damaged: {error}; going on with a copy");
+                Ok(true)
+            }
+            // Whoever reads the history finds it.
+            Err(_) => Ok(false),
+        }
+    }
+
+    /// Sees to it that no record lies beyond `head`; once.
+    ///
+    /// # Errors
+    /// As [`History::check_end`].
+    pub fn ensure_end(&self, head: Head) -> Result<(), StoreError> {
+        let mut known = self.end_known.lock();
+        if !*known {
+            self.history.check_end(head)?;
+            *known = true;
+        }
+        Ok(())
+    }
+
+    /// Appends a record, the commit point of every operation.
+    ///
+    /// # Errors
+    /// As [`History::append`] and [`History::check_end`].
+    pub fn append(&self, head: Head, record: Record) -> Result<Line, StoreError> {
+        self.ensure_end(head)?;
+        self.history.append(head, record)
+    }
+
+    /// A record's line, newline and all.
     ///
     /// # Errors
     /// `RecordMissing`, or the file system's.
     pub fn record_line(&self, seq: u64) -> Result<Vec<u8>, StoreError> {
-        let cached = self.catalog.read().record(seq);
-        // Checked before it is believed (K1): its own check covers its content and its number.
-        if let Ok(Some(line)) = cached
-            && Record::parse(&line).is_ok_and(|(record, _)| record.seq == seq)
-        {
-            return Ok(line);
-        }
         self.history.read(seq)?.ok_or(StoreError::RecordMissing { seq })
     }
 
@@ -244,7 +272,7 @@ impl Store {
         load_manifest(&*self.io, &self.layout, id)
     }
 
-    /// Makes the catalog anew from the packs and the history.
+    /// Makes the catalog of chunks anew from the packs.
     ///
     /// # Errors
     /// When the file system refuses. A damaged pack is indexed as far as its records go, and named.
@@ -319,18 +347,6 @@ pub fn load_manifest(
         return Err(StoreError::ManifestDamaged { manifest, why });
     }
     Manifest::parse(&bytes).map_err(|source| StoreError::ManifestUnreadable { manifest, source })
-}
-
-/// Whether `file` is no record any more while `line`, the catalog's copy, still is one: then the
-/// store can go on serving, and `verify` names the file.
-fn is_damaged_copy(file: &[u8], line: &[u8]) -> bool {
-    match (Record::parse(file), Record::parse(line)) {
-        (Err(error), Ok((record, _))) => {
-            log::error!("history record {} is damaged: {error}; going on with a copy", record.seq);
-            true
-        }
-        _ => false,
-    }
 }
 
 fn make_parents(io: &dyn Io, directory: &Path) -> std::io::Result<()> {

@@ -5,6 +5,7 @@
 //! Invariant D2: a failed fsync ends the process. The page cache may show bytes that the disk does
 //! not have, and no second fsync would say so; the next start reads what is really there.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
@@ -43,6 +44,8 @@ pub trait Io: Send + Sync {
     fn remove_tree(&self, path: &Path) -> io::Result<()>;
     /// Paths in a directory, sorted.
     fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>>;
+    /// Calls `visit` with each name in a directory, in any order; for one of millions of names.
+    fn visit_names(&self, path: &Path, visit: &mut dyn FnMut(&OsStr)) -> io::Result<()>;
     /// Length of a file in bytes.
     fn file_bytes(&self, path: &Path) -> io::Result<u64>;
 }
@@ -116,6 +119,13 @@ impl Io for Real {
         }
         found.sort();
         Ok(found)
+    }
+
+    fn visit_names(&self, path: &Path, visit: &mut dyn FnMut(&OsStr)) -> io::Result<()> {
+        for entry in fs::read_dir(path)? {
+            visit(&entry?.file_name());
+        }
+        Ok(())
     }
 
     fn file_bytes(&self, path: &Path) -> io::Result<u64> {

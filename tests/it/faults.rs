@@ -5,6 +5,7 @@
 //! each, the store is opened with sound I/O and everything that the child was promised is looked
 //! for. The child is this same program, told by the environment which part it plays.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -120,6 +121,9 @@ impl Io for Faulty {
     }
     fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
         self.around(|| Real.list(path))
+    }
+    fn visit_names(&self, path: &Path, visit: &mut dyn FnMut(&OsStr)) -> io::Result<()> {
+        self.around(|| Real.visit_names(path, visit))
     }
     fn file_bytes(&self, path: &Path) -> io::Result<u64> {
         self.around(|| Real.file_bytes(path))
@@ -246,6 +250,23 @@ fn child_of_the_fault_tests() {
     std::process::exit(0);
 }
 
+/// All that is known of the models.
+fn models(workspace: &Workspace) -> String {
+    let state = workspace.state();
+    let model = |model: &modelfs::registry::model::Model| {
+        format!("{:?} {:?} {:?}", model.name, model.aliases, model.body().unwrap())
+    };
+    format!("{:?} {:?}", state.head(), state.models().map(model).collect::<Vec<_>>())
+}
+
+/// Whatever the child left of a checkpoint is harmless.
+fn check_checkpoint(store: &Path, what: &str) {
+    let by_checkpoint = open(store, Arc::new(Real), false).map(|it| models(&it));
+    drop(fs::remove_file(store.join("catalog/checkpoint")));
+    let by_history = open(store, Arc::new(Real), false).map(|it| models(&it));
+    assert_eq!(by_checkpoint.unwrap(), by_history.unwrap(), "{what}");
+}
+
 /// What is to be true of a store after the child, given what it printed.
 fn check(role: &str, store: &Path, said: &str, what: &str) {
     let acked = |line: &str| said.lines().any(|found| found == format!("ack {line}"));
@@ -316,6 +337,7 @@ fn run_all(role: &str) {
             let noise = String::from_utf8_lossy(&child.stderr).into_owned();
             assert!(!noise.contains("panicked"), "{what}: {noise}");
             check(role, &store, &said, &what);
+            check_checkpoint(&store, &what);
             fs::remove_dir_all(&store).unwrap();
             if said.lines().any(|line| line == "unmet") {
                 break;

@@ -10,6 +10,7 @@ mod aliases;
 mod bases;
 mod busy;
 mod cases;
+mod checkpoint;
 mod checks;
 mod commands;
 mod control;

@@ -4,6 +4,7 @@
 //! and no mount: all doors call these verbs.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -76,6 +77,9 @@ impl Io for Told {
     }
     fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
         Real.list(path)
+    }
+    fn visit_names(&self, path: &Path, visit: &mut dyn FnMut(&OsStr)) -> io::Result<()> {
+        Real.visit_names(path, visit)
     }
     fn file_bytes(&self, path: &Path) -> io::Result<u64> {
         Real.file_bytes(path)

@@ -1,0 +1,196 @@
+//! Checkpoints: when they are made, and what is believed of them at a start.
+//!
+//! Never on the way of a change: one thread of the daemon, `keep_checkpoints`, writes them, and whoever
+//! closes the store. Without one a start reads the history, which costs time and nothing else.
+
+use std::sync::Arc;
+
+use parking_lot::{Condvar, Mutex};
+
+use super::{OpsError, Workspace};
+use crate::registry::shelf::Shelf;
+use crate::registry::state::State;
+use crate::store::{Store, StoreError};
+
+/// A daemon writes a checkpoint when one record in so many is newer than the last, but not for fewer
+/// records than the first bound, and for no more than the second: then writing costs some KiB a
+/// record, and a start after a kill reads at most that many.
+const RECORDS_PER_SHARE: u64 = 128;
+const RECORDS_MIN: u64 = 64;
+const RECORDS_MAX: u64 = 16_384;
+/// Whoever closes the store writes one for fewer: a small store always has one.
+const RECORDS_PER_SHARE_AT_CLOSE: u64 = 1_024;
+/// With fewer records than this their files are counted at every start, else before the first change.
+const COUNTED_RECORDS_MAX: u64 = 10_000;
+
+#[derive(Default)]
+struct Notes {
+    /// The record that the last checkpoint goes up to; 0 for none.
+    saved: u64,
+    due: bool,
+    closing: bool,
+    /// The last checkpoint, as far as it is read from.
+    shelf: Option<Arc<Shelf>>,
+}
+
+/// What is known of the checkpoint, and the work on it that waits.
+#[derive(Default)]
+pub(super) struct Checkpoints {
+    /// No other lock is taken while it is held.
+    notes: Mutex<Notes>,
+    changed: Condvar,
+    /// Held while one is written. `committing`, `state` and `notes` may be taken inside.
+    saving: Mutex<()>,
+}
+
+impl Checkpoints {
+    /// Hears of a new record.
+    pub fn note(&self, seq: u64) {
+        let mut notes = self.notes.lock();
+        let share = (seq / RECORDS_PER_SHARE).clamp(RECORDS_MIN, RECORDS_MAX);
+        if !notes.due && notes.saved + share <= seq {
+            notes.due = true;
+            self.changed.notify_all();
+        }
+    }
+
+    /// The record that the last checkpoint goes up to; 0 for none.
+    pub fn saved(&self) -> u64 {
+        self.notes.lock().saved
+    }
+
+    fn note_saved(&self, seq: u64, shelf: &Arc<Shelf>) {
+        let mut notes = self.notes.lock();
+        notes.saved = seq;
+        notes.shelf = Some(Arc::clone(shelf));
+    }
+
+    fn is_due_at_close(&self, seq: u64) -> bool {
+        let (saved, shelf) = {
+            let notes = self.notes.lock();
+            (notes.saved, notes.shelf.clone())
+        };
+        saved + (seq / RECORDS_PER_SHARE_AT_CLOSE).max(1) <= seq
+            || shelf.is_some_and(|shelf| shelf.is_damaged())
+    }
+
+    /// Waits until a checkpoint is due; not so at the end.
+    fn wait(&self) -> bool {
+        let mut notes = self.notes.lock();
+        loop {
+            if notes.closing {
+                return false;
+            }
+            if std::mem::take(&mut notes.due) {
+                return true;
+            }
+            self.changed.wait(&mut notes);
+        }
+    }
+
+    /// Ends the thread that keeps checkpoints, after what it is at.
+    pub fn close(&self) {
+        self.notes.lock().closing = true;
+        self.changed.notify_all();
+    }
+}
+
+/// What the history of a store adds up to, by way of its checkpoint where there is one.
+///
+/// # Errors
+/// As [`History::follow`] and [`History::check_end`], for the records that were read.
+pub(super) fn open_state(store: &Store, checkpoints: &Checkpoints) -> Result<State, StoreError> {
+    let mut state = load(store, checkpoints)?.unwrap_or_default();
+    follow(store, &mut state)?;
+    if state.head().seq < COUNTED_RECORDS_MAX || checkpoints.saved() == 0 {
+        store.ensure_end(state.head())?;
+    }
+    checkpoints.note(state.head().seq);
+    Ok(state)
+}
+
+/// The state of the checkpoint, if it is one of this history.
+fn load(store: &Store, checkpoints: &Checkpoints) -> Result<Option<State>, StoreError> {
+    let Some(checkpoint) = store.open_checkpoint() else { return Ok(None) };
+    let (state, shelf, line) = match State::load(checkpoint, store.history().clone()) {
+        Ok(loaded) => loaded,
+        Err(error) => {
+            log::warn!("{error}");
+            return Ok(None);
+        }
+    };
+    if state.store() != store.config().store {
+        log::warn!("the catalog is of the store {}: reading the history", state.store());
+        return Ok(None);
+    }
+    if !store.has_record(state.head(), line.as_bytes())? {
+        return Ok(None);
+    }
+    checkpoints.note_saved(state.head().seq, &shelf);
+    Ok(Some(state))
+}
+
+/// Takes in what the history has beyond a state.
+fn follow(store: &Store, state: &mut State) -> Result<(), StoreError> {
+    store.history().follow(state.head(), |line| state.take(line)).map(drop)
+}
+
+impl Workspace {
+    /// Keeps the checkpoint near the end of the history until the workspace closes: for a thread of
+    /// its own.
+    pub fn keep_checkpoints(&self) {
+        // Before the first change needs it.
+        if let Err(error) = self.store.ensure_end(self.state().head()) {
+            log::error!("{error}: nothing can be changed");
+        }
+        while self.checkpoints.wait() {
+            self.try_to_save();
+        }
+    }
+
+    /// Writes a checkpoint where enough came since the last one; at the end, when nothing changes
+    /// any more.
+    pub(super) fn close_checkpoints(&self) {
+        self.checkpoints.close();
+        if self.checkpoints.is_due_at_close(self.state().head().seq) {
+            self.try_to_save();
+        }
+    }
+
+    fn try_to_save(&self) {
+        if let Err(error) = self.save_checkpoint() {
+            log::warn!("no new checkpoint, so the next start takes longer: {error}");
+        }
+    }
+
+    /// Writes what the store holds now, and lets go of what need not be in memory.
+    fn save_checkpoint(&self) -> Result<(), OpsError> {
+        let _one_at_a_time = self.checkpoints.saving.lock();
+        let state = self.state().clone();
+        let head = state.head();
+        let line = self.store.record_line(head.seq)?;
+        let writer = self.store.begin_checkpoint()?;
+        let (checkpoint, shelved) = state.save(writer, &String::from_utf8_lossy(&line))?;
+        let shelf = Arc::new(Shelf::new(checkpoint, self.store.history().clone()));
+        {
+            // Between a change that is made ready and the change, nothing goes to the shelf.
+            let _no_change = self.committing.lock();
+            self.state.write().shelve(&state, shelved, &shelf);
+        }
+        self.checkpoints.note_saved(head.seq, &shelf);
+        log::debug!("a checkpoint of {} records", head.seq);
+        Ok(())
+    }
+
+    /// Makes the state anew from the history alone, and a checkpoint of it.
+    pub(super) fn recover_state(&self) -> Result<(), OpsError> {
+        let mut fresh = State::default();
+        follow(&self.store, &mut fresh)?;
+        {
+            let _no_change = self.committing.lock();
+            follow(&self.store, &mut fresh)?;
+            *self.state.write() = fresh;
+        }
+        self.save_checkpoint()
+    }
+}
