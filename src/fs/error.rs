@@ -32,10 +32,12 @@ pub enum FsError {
     TooManySnapshots { running: usize },
     #[error("the snapshot takes longer than an hour and goes on: see `.modelfs/status.json`")]
     Slow,
-    #[error("{running} diffs are being made already: try again when one is done")]
-    TooManyDiffs { running: usize },
-    #[error("the diff takes longer than half a minute and goes on: open it again")]
-    SlowDiff,
+    #[error("{running} texts are being made already: try again when one is done")]
+    TooManyTexts { running: usize },
+    #[error(
+        "what is to be read takes longer than half a minute to make and goes on: open it again"
+    )]
+    SlowText,
     #[error("a draft is a tree of its own: copy instead of moving or linking")]
     OtherTree,
     #[error("a name of {bytes} bytes is too long: 255 are the most")]
@@ -61,7 +63,7 @@ pub enum FsError {
     Draft(#[source] io::Error),
     #[error("cannot ask the disk of the store for its size")]
     Disk(#[source] io::Error),
-    #[error("cannot start a thread for a snapshot or a diff")]
+    #[error("cannot start a thread for a snapshot or a text")]
     Thread(#[source] io::Error),
     #[error(transparent)]
     Ops(#[from] OpsError),
@@ -133,8 +135,8 @@ impl FsError {
             | Self::TooManyLinks { .. }
             | Self::TooManySnapshots { .. }
             | Self::Slow
-            | Self::TooManyDiffs { .. }
-            | Self::SlowDiff
+            | Self::TooManyTexts { .. }
+            | Self::SlowText
             | Self::OtherTree
             | Self::Thread(_)
             | Self::Ops(_) => true,

@@ -11,6 +11,7 @@ use super::deed::Deed;
 use super::generated::SCHEMAS;
 use super::handles::{DirectoryHandle, Handle, ListedName};
 use super::inode::{self, Identity};
+use super::inspection::INSPECT;
 use super::nodes::{DraftPlace, Generated, Node, SealedPlace, View, draft_number};
 use super::{Filesystem, Found, FsError, version};
 use crate::format::manifest::EntryIndex;
@@ -200,13 +201,18 @@ impl Filesystem {
                 let schemas = scope
                     .is_none()
                     .then(|| (SCHEMAS.into(), Kind::Directory, Node::Schemas.identity()));
-                files.chain(deeds).chain(schemas).collect()
+                let inspections = scope.iter().map(|model| {
+                    let identity = Node::Inspections(model.clone()).identity();
+                    (INSPECT.into(), Kind::Directory, identity)
+                });
+                files.chain(deeds).chain(schemas).chain(inspections).collect()
             }
             Node::Schemas => {
                 let node = Node::Generated(None, Generated::Schema);
                 vec![(Generated::Schema.name().into(), Kind::File, node.identity())]
             }
             Node::Deeds(model, deed) => self.deed_names(model, *deed)?,
+            Node::Inspections(model) => self.inspection_names(model)?,
             // Every moment is in the one, every pair of versions in the other.
             Node::PastRoot | Node::Diffs(_) => Vec::new(),
             Node::Past(moment) => self.past_models(moment)?,
@@ -220,7 +226,7 @@ impl Filesystem {
             | Node::Generated(..)
             | Node::Control(_)
             | Node::Deed(..)
-            | Node::Diff(_)
+            | Node::Made(_)
             | Node::Alias(_)
             | Node::Temporary(..) => return Err(FsError::NotDirectory),
         };
@@ -260,7 +266,9 @@ impl Filesystem {
                 root_of(model.as_str())
             }
             Node::Schemas => self.nodes.number(&Node::Info(None).identity()),
-            Node::Deeds(model, _) => self.nodes.number(&Node::Info(Some(model.clone())).identity()),
+            Node::Deeds(model, _) | Node::Inspections(model) => {
+                self.nodes.number(&Node::Info(Some(model.clone())).identity())
+            }
             Node::LiveAlias(_) => self.nodes.number(&Node::Live(None).identity()),
             Node::LiveEmpty(model, _) => {
                 self.nodes.number(&Node::Live(Some(model.clone())).identity())

@@ -1,8 +1,8 @@
 //! What the mount means: which path is what, what each operation does to it, what is refused.
 //!
 //! One method per operation, plain values in and out; the adapter above knows FUSE, this does not.
-//! Everything here is answered from memory or by the store; only a snapshot and a diff take long, and
-//! those run on threads of their own (`control`, `diff`). SEMANTICS.md has the promises to programs.
+//! Everything here is answered from memory or by the store; only a snapshot and some texts take long, and
+//! those run on threads of their own (`control`, `made`). SEMANTICS.md has the promises to programs.
 #![doc = include_str!("SEMANTICS.md")]
 
 mod answer;
@@ -15,8 +15,10 @@ mod error;
 mod generated;
 mod handles;
 mod inode;
+mod inspection;
 mod listing;
 mod live;
+mod made;
 mod model;
 mod nodes;
 mod open;
@@ -41,9 +43,9 @@ pub use answer::{
 };
 pub use control::{Pending, Written};
 pub use deed::{Deed, parse_deed};
-pub use diff::{Opening, PendingDiff};
 pub use error::FsError;
 pub use listing::{Detail, Entry, Flow};
+pub use made::{Opening, PendingText};
 pub use open::SyncScope;
 
 use crate::format::names::ModelName;
@@ -52,9 +54,9 @@ use crate::ops::{Caller, Context, DaemonStatus, Workspace};
 use crate::store::draft::Status;
 use answer::Counts;
 use control::Desk;
-use diff::Diffs;
 use generated::Refusals;
 use handles::HandleTable;
+use made::Texts;
 use nodes::{Node, NodeTable};
 use temporary::TemporaryLinks;
 
@@ -90,7 +92,7 @@ pub struct Filesystem {
     temporary: Mutex<TemporaryLinks>,
     refusals: Arc<Refusals>,
     desk: Arc<Desk>,
-    diffs: Arc<Diffs>,
+    texts: Arc<Texts>,
     passthrough: AtomicBool,
     counts: Counts,
 }
@@ -128,7 +130,7 @@ impl Filesystem {
             temporary: Mutex::default(),
             refusals,
             desk: Arc::new(desk),
-            diffs: Arc::default(),
+            texts: Arc::default(),
             passthrough: AtomicBool::new(false),
             counts: Counts::default(),
         }
@@ -399,11 +401,14 @@ impl Filesystem {
             Node::Model { name: model, .. } => self.model_child(model, name),
             Node::Info(scope) => {
                 let deeds = || scope.as_ref().and_then(|model| deed::directory(model, name));
-                Ok(generated::child(scope, name).or_else(deeds))
+                let inspections =
+                    || scope.as_ref().and_then(|model| inspection::directory(model, name));
+                Ok(generated::child(scope, name).or_else(deeds).or_else(inspections))
             }
             Node::Schemas => Ok(generated::schema_child(name)),
             Node::Deeds(model, deed) => self.deed_child(model, *deed, name),
             Node::Diffs(model) => self.diff_child(model, name),
+            Node::Inspections(model) => self.inspection_child(model, name),
             Node::PastRoot => Ok(self.past_child(name)),
             Node::Past(moment) => self.past_model_child(moment, name),
             Node::PastModel(moment, model) => self.past_version_child(moment, model, name),
@@ -416,7 +421,7 @@ impl Filesystem {
             Node::Generated(..)
             | Node::Control(_)
             | Node::Deed(..)
-            | Node::Diff(_)
+            | Node::Made(_)
             | Node::Alias(_)
             | Node::Temporary(..) => Err(FsError::NotDirectory),
         }
@@ -459,11 +464,12 @@ impl Filesystem {
             Node::Info(Some(model))
             | Node::Deeds(model, _)
             | Node::Diffs(model)
+            | Node::Inspections(model)
             | Node::PastModel(_, model)
             | Node::Live(Some(model))
             | Node::LiveEmpty(model, _) => self.model_facts(model)?.directory(0o555),
             Node::Deed(model, deed, _) => self.deed_attributes(model, *deed)?,
-            Node::Diff(place) => self.diff_attributes(place)?,
+            Node::Made(place) => self.made_attributes(place)?,
             Node::Generated(scope, file) => self.generated_attributes(scope, *file)?,
             Node::Control(model) => self.model_facts(model)?.file(0o666, control::SIZE_BYTES),
             Node::Alias(link) => {
@@ -588,7 +594,8 @@ fn is_read_only(node: &Node) -> bool {
         | Node::Schemas
         | Node::Deeds(..)
         | Node::Diffs(_)
-        | Node::Diff(_)
+        | Node::Inspections(_)
+        | Node::Made(_)
         | Node::PastRoot
         | Node::Past(_)
         | Node::PastModel(..)

@@ -13,8 +13,8 @@ use parking_lot::Mutex;
 
 use super::answer::Kind;
 use super::deed::Deed;
-use super::diff::DiffPlace;
 use super::inode::{self, Identity};
+use super::made::MadePlace;
 use super::past::Moment;
 use crate::format::ids::ManifestId;
 use crate::format::manifest::{EntryIndex, Manifest, Node as Sealed};
@@ -188,8 +188,10 @@ pub enum Node {
     Deed(ModelName, Deed, At),
     /// `/churn/.diff`
     Diffs(ModelName),
-    /// `/churn/.diff/v6..v7`
-    Diff(DiffPlace),
+    /// `/churn/.modelfs/inspect`
+    Inspections(ModelName),
+    /// `/churn/.diff/v6..v7`, `/churn/.modelfs/inspect/v7.json`
+    Made(MadePlace),
     /// `/.at`
     PastRoot,
     /// `/.at/<time>`
@@ -235,7 +237,8 @@ impl Node {
                 Identity::of("deed", &[model.as_bytes(), deed.as_bytes(), at.as_bytes()])
             }
             Self::Diffs(model) => Identity::of("diffs", &[model.as_str().as_bytes()]),
-            Self::Diff(place) => place.identity(),
+            Self::Inspections(model) => Identity::of("inspections", &[model.as_str().as_bytes()]),
+            Self::Made(place) => place.identity(),
             Self::PastRoot => Identity::of("past root", &[]),
             Self::Past(moment) => Identity::of("past", &[moment.name.as_bytes()]),
             Self::PastModel(moment, model) => {
@@ -272,13 +275,14 @@ impl Node {
             | Self::Schemas
             | Self::Deeds(..)
             | Self::Diffs(_)
+            | Self::Inspections(_)
             | Self::PastRoot
             | Self::Past(_)
             | Self::PastModel(..)
             | Self::Live(_)
             | Self::LiveAlias(_)
             | Self::LiveEmpty(..) => Kind::Directory,
-            Self::Generated(..) | Self::Control(_) | Self::Deed(..) | Self::Diff(_) => Kind::File,
+            Self::Generated(..) | Self::Control(_) | Self::Deed(..) | Self::Made(_) => Kind::File,
             Self::Alias(_) | Self::Temporary(..) => Kind::Symlink,
             Self::Sealed(place) => match place.manifest.entry(place.entry).node {
                 Sealed::Directory { .. } => Kind::Directory,
@@ -302,12 +306,13 @@ impl Node {
             | Self::Deeds(model, _)
             | Self::Deed(model, ..)
             | Self::Diffs(model)
+            | Self::Inspections(model)
             | Self::PastModel(_, model)
             | Self::Temporary(model, _) => Some(model.clone()),
             Self::Alias(link) => Some(link.model.clone()),
             Self::Sealed(place) => Some(place.manifest.model.clone()),
             Self::Draft(place) => Some(place.model.clone()),
-            Self::Diff(place) => Some(place.model.clone()),
+            Self::Made(place) => Some(place.model().clone()),
         }
     }
 }

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::answer::{Backing, Cache, Opened, Reader, Way};
 use super::control::{ControlHandle, Written};
-use super::diff::Opening;
 use super::handles::Handle;
+use super::made::Opening;
 use super::nodes::{Generated, Node, SealedPlace};
 use super::{Filesystem, Found, FsError, Requester, check_name, is_read_only, read_only};
 use crate::format::manifest::{FileEntry, Node as Sealed};
@@ -28,8 +28,8 @@ impl Filesystem {
         if changes && is_read_only(&node) {
             return self.explained(&node, Err(read_only(&node)));
         }
-        if let Node::Diff(place) = &*node {
-            return self.explained(&node, self.open_diff(requester, place));
+        if let Node::Made(place) = &*node {
+            return self.explained(&node, self.open_made(requester, place));
         }
         if changes && let Node::Draft(place) = &*node {
             self.explained(&node, self.permit_draft(requester, place))?;

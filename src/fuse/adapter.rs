@@ -338,7 +338,7 @@ impl fuser::Filesystem for Adapter {
             Ok(Opening::Done(opened)) => opened,
             Ok(Opening::Pending(pending)) => {
                 let filesystem = Arc::clone(&self.filesystem);
-                return answer_later("diff", move || {
+                return answer_later("text", move || {
                     answer_opened(reply, guarded(|| pending.wait(&filesystem)));
                 });
             }

@@ -1,12 +1,14 @@
 //! What model files say of themselves is what their own libraries say of them.
 
 use std::fs;
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::harness::Bench;
+use crate::harness::{Bench, Mount, Output, as_user_command, require_root};
 use crate::python::Python;
+use crate::syscalls::{self, User};
 
 /// A value within a description by its path: members with dots between them, which names may have too.
 fn lookup<'a>(value: &'a Value, path: &str) -> Option<&'a Value> {
@@ -106,4 +108,73 @@ fn a_file_a_version_or_what_is_in_it_can_be_inspected() {
     let cut = bench.write("cut.safetensors", "\u{7f}\0\0\0\0\0\0\0{\"a\":");
     let text = bench.cli(&["inspect", cut.to_str().expect("text")]).ok().stdout;
     assert!(text.contains("unclear"), "{text}");
+}
+
+#[test]
+fn what_files_say_of_themselves_is_made_when_it_is_opened() {
+    let mount = Mount::new();
+    let source = fixture("churn/v1");
+    for message in ["first", "second"] {
+        let source = source.to_str().expect("text");
+        mount.cli(&["snapshot", "churn", source, "-m", message]).ok();
+    }
+    assert_eq!(mount.names("churn/.modelfs/inspect"), ["v1.json", "v2.json"]);
+    assert!(mount.names("churn/.modelfs").contains(&"inspect".to_owned()));
+    let path = mount.path("churn/.modelfs/inspect/v1.json");
+    assert_eq!(fs::metadata(&path).unwrap().len(), 4_096, "nothing was made yet");
+    let text = mount.text("churn/.modelfs/inspect/v1.json");
+    assert_eq!(text, mount.cli(&["inspect", "churn/v1", "--json"]).ok().stdout);
+    assert_eq!(fs::metadata(&path).unwrap().len(), text.len() as u64);
+    let report: Value = serde_json::from_str(&text).unwrap();
+    let format = |file: &Value| file["format"].as_str().map(str::to_owned);
+    let formats: Vec<_> = report["files"].as_array().unwrap().iter().filter_map(format).collect();
+    assert_eq!(formats, ["json", "json", "onnx"]);
+
+    mount.retarget("churn", "prod", "v1").unwrap();
+    mount.retarget("churn", "a.json", "v1").unwrap();
+    assert_eq!(mount.text("churn/.modelfs/inspect/prod.json"), text);
+    assert_eq!(
+        mount.text("churn/.modelfs/inspect/a.json.json"),
+        text,
+        "an alias by its whole name"
+    );
+    let open = fs::File::open(mount.path("churn/.modelfs/inspect/prod.json")).unwrap();
+    mount.retarget("churn", "prod", "v2").unwrap();
+    let moved = mount.text("churn/.modelfs/inspect/prod.json");
+    assert!(moved.contains("\"v2\"") && moved != text, "{moved}");
+    assert_eq!(io::read_to_string(open).unwrap(), text, "what is open stays as it is");
+
+    for missing in ["v3.json", "v1", "v1.txt", ".json", "draft.json"] {
+        let error = fs::read(mount.path("churn/.modelfs/inspect").join(missing)).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ENOENT), "{missing}");
+    }
+    let read_only = Err(libc::EROFS);
+    assert_eq!(syscalls::errno(fs::write(&path, "x")), read_only);
+    assert_eq!(syscalls::errno(fs::remove_file(&path)), read_only);
+    assert!(!mount.path(".modelfs/inspect").exists(), "versions are of models");
+    mount
+        .run("dash", "ls -l \"$M\"/churn/.modelfs/inspect && cat \"$M\"/churn/.modelfs/inspect/*")
+        .ok();
+}
+
+#[test]
+fn an_inspection_is_for_who_may_read_the_model() {
+    require_root();
+    let mount = Mount::new();
+    let source = fixture("churn/v1");
+    mount.cli(&["snapshot", "churn", source.to_str().expect("text"), "-m", "first"]).ok();
+    let [owner, stranger] = [4_001, 4_002].map(|id| User { uid: id, gid: id, groups: &[] });
+    mount.run("bash", "chown 4001 \"$M\"/churn && chmod 700 \"$M\"/churn").ok();
+    let cat = |user: User| {
+        let mut command = as_user_command(user, Path::new("cat"));
+        Output::of(command.arg(mount.path("churn/.modelfs/inspect/v1.json")))
+    };
+    cat(owner).ok().says("onnx");
+    cat(stranger).exits(1).says("Permission denied");
+    mount.bench.cli_as(stranger, &["inspect", "churn/v1"]).exits(3);
+}
+
+/// A fixture of the tests.
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
 }
