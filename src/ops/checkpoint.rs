@@ -98,7 +98,7 @@ impl Checkpoints {
 /// What the history of a store adds up to, by way of its checkpoint where there is one.
 ///
 /// # Errors
-/// As [`History::follow`] and [`History::check_end`], for the records that were read.
+/// A record that does not follow the one before, and what [`Store::ensure_end`] finds.
 pub(super) fn open_state(store: &Store, checkpoints: &Checkpoints) -> Result<State, StoreError> {
     let mut state = load(store, checkpoints)?.unwrap_or_default();
     follow(store, &mut state)?;

@@ -25,7 +25,7 @@ pub struct InspectReport {
     pub version: VersionNumber,
     /// In the order of their paths.
     pub files: Vec<InspectedFile>,
-    /// Files beyond [`FILES_MAX`], of which nothing is said.
+    /// Files beyond the first 10,000, of which nothing is said.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub more_files: u64,
 }
