@@ -80,6 +80,7 @@ fn run(arguments: &Arguments, shown: Shown, log: DaemonLog) -> Result<(), Failur
         Command::Inspect(arguments) => inspect::run(arguments, store, shown),
         Command::Diff(arguments) => diff::run(arguments, &store()?, shown),
         Command::Fingerprint(arguments) => fingerprint::run(arguments, shown),
+        Command::Log(arguments) => diff::run_log(arguments, &store()?, shown),
         Command::Export(export) => export::run(export, &store()?, shown),
         Command::Check(check) => {
             let store = store()?;

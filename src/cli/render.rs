@@ -24,6 +24,7 @@ pub fn text(report: &Report) -> String {
         Report::Versions { versions, .. } => version_table(versions),
         Report::Version { summary, metadata } => version(summary, metadata),
         Report::Diff(report) => diff::text(report),
+        Report::Log(report) => diff::log_text(report, &[]),
         Report::History(report) => history(report),
         Report::Stats(report) => stats::text(report),
         Report::Status(report) => status(report),

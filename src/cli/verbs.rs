@@ -33,6 +33,7 @@ pub fn request(command: &Command) -> Result<Option<Request>, Failure> {
         | Command::Inspect(_)
         | Command::Diff(_)
         | Command::Fingerprint(_)
+        | Command::Log(_)
         | Command::Check(_)
         | Command::Export(_) => {
             return Ok(None);

@@ -62,6 +62,7 @@ fn ops(error: &OpsError) -> Errno {
         OpsError::Name(error) => name(error),
         OpsError::NoModel { .. }
         | OpsError::NoApproval { .. }
+        | OpsError::NoMetric { .. }
         | OpsError::NoVersion { .. }
         | OpsError::NoAlias { .. }
         | OpsError::NoEarlierVersion { .. } => Errno::ENOENT,

@@ -41,6 +41,8 @@ pub enum OpsError {
     NoRole { user: String, role: String, members: String },
     #[error("`{model}/{version}` has no approval of {user}")]
     NoApproval { model: ModelName, version: VersionNumber, user: String },
+    #[error("no version of `{model}` has a metric `{metric}`")]
+    NoMetric { model: ModelName, metric: String, known: Vec<String> },
     #[error("`{model}` is being sealed already")]
     SealInProgress { model: ModelName },
     #[error("cannot seal `{model}`: open for writing: {}", quoted(.paths))]
@@ -65,6 +67,17 @@ pub enum OpsError {
     Closing,
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+/// The first of some names.
+fn first(names: &[String]) -> String {
+    /// More would not help anybody.
+    const SHOWN_MAX: usize = 12;
+    let mut text = names.iter().take(SHOWN_MAX).cloned().collect::<Vec<_>>().join(", ");
+    if SHOWN_MAX < names.len() {
+        text.push_str(", …");
+    }
+    text
 }
 
 fn quoted(paths: &[PathBuf]) -> String {
@@ -131,6 +144,7 @@ impl OpsError {
             | Self::NoVersion { .. }
             | Self::NoAlias { .. }
             | Self::NoApproval { .. }
+            | Self::NoMetric { .. }
             | Self::NoEarlierVersion { .. } => FailureKind::NotFound,
             Self::Denied { .. } | Self::Gated { .. } | Self::NoRole { .. } | Self::NoKey => {
                 FailureKind::Refused
@@ -179,6 +193,10 @@ impl OpsError {
             Self::NoApproval { model, version, .. } => {
                 format!("modelfs approvals {model}/{version}")
             }
+            Self::NoMetric { known, .. } if known.is_empty() => {
+                "modelfs snapshot --metric NAME=VALUE keeps one with a version".to_owned()
+            }
+            Self::NoMetric { known, .. } => format!("one of {}", first(known)),
             Self::SealInProgress { .. } => "wait for it; modelfs status shows how far it is".into(),
             Self::DraftBusy { .. } => {
                 "close what has them open, then write to snapshot again".into()

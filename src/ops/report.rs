@@ -71,6 +71,24 @@ pub struct VersionSummary {
     pub aliases: Vec<String>,
 }
 
+/// A version with its metrics.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LogVersion {
+    #[serde(flatten)]
+    pub summary: VersionSummary,
+    /// Those asked for. Names of objects within each other have a `.` between them.
+    pub metrics: BTreeMap<String, Value>,
+}
+
+/// The versions of a model, oldest first.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LogReport {
+    pub model: ModelName,
+    pub versions: Vec<LogVersion>,
+    /// Versions before these.
+    pub left_out: u64,
+}
+
 /// What changed when aliases moved.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RetargetReport {
@@ -474,6 +492,7 @@ pub enum Report {
         metadata: Value,
     },
     Diff(Box<DiffReport>),
+    Log(LogReport),
     History(HistoryReport),
     Stats(Box<StatsReport>),
     Status(Box<StatusReport>),

@@ -228,6 +228,15 @@ pub struct DiffOptions {
     pub after: Reference,
 }
 
+/// Tell of the newest versions of a model, with these metrics, or with all.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LogOptions {
+    pub model: ModelName,
+    pub metrics: Vec<String>,
+    /// So many versions at most.
+    pub last: Option<usize>,
+}
+
 /// One verb with its options.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "verb", content = "options", rename_all = "snake_case")]
@@ -240,6 +249,7 @@ pub enum Request {
         reference: Reference,
     },
     Diff(DiffOptions),
+    Log(LogOptions),
     History(HistoryOptions),
     Stats(StatsOptions),
     Status,

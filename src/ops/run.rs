@@ -29,6 +29,7 @@ impl Workspace {
             Request::Diff(options) => {
                 Report::Diff(Box::new((*self.diff(context, &options, progress)?).clone()))
             }
+            Request::Log(options) => Report::Log(self.log(context, &options)?),
             Request::History(options) => Report::History(self.history(context, &options)?),
             Request::Stats(options) => Report::Stats(Box::new(self.stats(context, &options)?)),
             Request::Status => Report::Status(Box::new(self.status(context)?)),

@@ -192,7 +192,7 @@ fn aliases_of(model: &Model) -> Vec<AliasSummary> {
     model.aliases.iter().map(summary).collect()
 }
 
-fn version_summary(model: &Model, version: &Version) -> VersionSummary {
+pub(super) fn version_summary(model: &Model, version: &Version) -> VersionSummary {
     let pointing = model.aliases.iter().filter(|(_, alias)| alias.version == version.number);
     let mut aliases: Vec<String> = pointing.map(|(name, _)| name.to_string()).collect();
     if model.latest().is_some_and(|latest| latest.number == version.number) {

@@ -15,12 +15,14 @@ pub enum Block {
     Heading(String),
     Note(String),
     Grid(Grid),
+    /// SVG, beside each other where there is room; text has none of it.
+    Plots(Vec<String>),
 }
 
 /// A table: columns with their headings, and rows of as many cells.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Grid {
-    pub columns: Vec<(&'static str, Align)>,
+    pub columns: Vec<(String, Align)>,
     pub rows: Vec<Vec<Cell>>,
 }
 
@@ -46,8 +48,9 @@ impl From<&str> for Cell {
 
 impl Grid {
     /// A table without rows.
-    pub fn new(columns: &[(&'static str, Align)]) -> Self {
-        Self { columns: columns.to_vec(), rows: Vec::new() }
+    pub fn new<S: ToString>(columns: &[(S, Align)]) -> Self {
+        let columns = columns.iter().map(|(head, align)| (head.to_string(), *align));
+        Self { columns: columns.collect(), rows: Vec::new() }
     }
 
     /// Adds a row of as many cells as there are columns.
@@ -121,7 +124,8 @@ mod tests {
         let mut document = Document::new("");
         document.grid(grid);
         let [Block::Grid(grid)] = &document.blocks[..] else { panic!("{document:?}") };
-        assert_eq!(grid.columns, [("A", Align::Left), ("", Align::Left)]);
+        let heads: Vec<_> = grid.columns.iter().map(|(head, _)| head.as_str()).collect();
+        assert_eq!(heads, ["A", ""]);
         assert_eq!(grid.rows[0], ["1".into(), Cell::Bar(0.0)]);
     }
 

@@ -7,17 +7,22 @@ pub(super) fn number(number: Option<f64>) -> String {
 
 /// Four digits, whatever the size: `0.01234`, `1.234e-7`.
 pub(super) fn figure(number: f64) -> String {
+    rounded(number, 4)
+}
+
+/// So many digits, whatever the size.
+pub(super) fn rounded(number: f64, digits: u8) -> String {
     let size = number.abs();
     if number == 0.0 {
         return "0".to_owned();
     }
     if !(1e-4..1e6).contains(&size) {
-        return format!("{number:.3e}");
+        return format!("{number:.*e}", usize::from(digits - 1));
     }
     // 1 to 6 digits before the point, or up to 3 zeros behind it.
     #[allow(clippy::cast_possible_truncation)]
     let magnitude = size.log10().floor() as i32;
-    let decimals = usize::try_from(3 - magnitude).unwrap_or(0);
+    let decimals = usize::try_from(i32::from(digits) - 1 - magnitude).unwrap_or(0);
     let text = format!("{number:.decimals$}");
     if text.contains('.') {
         text.trim_end_matches('0').trim_end_matches('.').to_owned()
@@ -48,5 +53,6 @@ mod tests {
             assert_eq!(figure(number), expected);
         }
         assert_eq!(number(None), "-");
+        assert_eq!(rounded(0.917_283_49, 6), "0.917283");
     }
 }

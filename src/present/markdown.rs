@@ -7,8 +7,12 @@ use super::table::{Align, printable};
 pub fn markdown(document: &Document) -> String {
     let mut text = format!("## {}\n", escaped(&document.title));
     for block in &document.blocks {
+        if matches!(block, Block::Plots(_)) {
+            continue;
+        }
         text.push('\n');
         match block {
+            Block::Plots(_) => {}
             Block::Heading(heading) => text += &format!("### {}\n", escaped(heading)),
             Block::Note(note) => text += &format!("{}\n", escaped(note)),
             Block::Grid(grid) => {

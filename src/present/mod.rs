@@ -7,11 +7,16 @@
 mod diff;
 mod document;
 mod figures;
+mod html;
+mod log;
 mod markdown;
+mod plot;
 pub mod table;
 mod text;
 
-pub use diff::{ROWS_SHOWN, diff};
+pub use diff::{ROWS_SHOWN, diff, diff_page};
 pub use document::{Block, Cell, Document, Grid};
+pub use html::html;
+pub use log::{history_alone, log};
 pub use markdown::markdown;
 pub use text::text;

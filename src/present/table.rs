@@ -12,14 +12,15 @@ pub enum Align {
 
 /// Rows below a line of headings.
 pub struct Table {
-    columns: Vec<(&'static str, Align)>,
+    columns: Vec<(String, Align)>,
     rows: Vec<Vec<String>>,
 }
 
 impl Table {
     /// A table without rows.
-    pub fn new(columns: &[(&'static str, Align)]) -> Self {
-        Self { columns: columns.to_vec(), rows: Vec::new() }
+    pub fn new<S: AsRef<str>>(columns: &[(S, Align)]) -> Self {
+        let head = |(head, align): &(S, Align)| (printable(head.as_ref()), *align);
+        Self { columns: columns.iter().map(head).collect(), rows: Vec::new() }
     }
 
     /// Adds a row of as many cells as there are columns.
@@ -31,7 +32,7 @@ impl Table {
 
     /// The table as text. The last column is as wide as it is, so nothing ends in blanks.
     pub fn render(&self) -> String {
-        let heads: Vec<String> = self.columns.iter().map(|(head, _)| (*head).to_owned()).collect();
+        let heads: Vec<String> = self.columns.iter().map(|(head, _)| head.clone()).collect();
         let mut widths: Vec<usize> = heads.iter().map(|head| head.chars().count()).collect();
         for row in &self.rows {
             for (width, cell) in widths.iter_mut().zip(row) {

@@ -15,6 +15,7 @@ pub fn text(document: &Document) -> String {
         match block {
             Block::Heading(heading) => text += &format!("\n{}\n", printable(heading)),
             Block::Note(note) => text += &format!("{}\n", printable(note)),
+            Block::Plots(_) => {}
             Block::Grid(grid) => {
                 let mut table = Table::new(&grid.columns);
                 grid.rows.iter().for_each(|row| table.row(row.iter().map(shown)));

@@ -34,6 +34,7 @@ mod live;
 mod main_job;
 mod meanwhile;
 mod metadata;
+mod page;
 mod permissions;
 mod python;
 mod reading;

@@ -1,8 +1,10 @@
 //! Arguments of the commands that compare versions.
 
+use std::path::PathBuf;
+
 use clap::Args;
 
-use crate::format::names::Reference;
+use crate::format::names::{ModelName, Reference};
 
 /// Show what changed from one version to another
 ///
@@ -13,6 +15,7 @@ use crate::format::names::Reference;
   modelfs diff churn/v6 churn/v7
   modelfs diff churn/prod churn --json
   modelfs diff churn/v6 churn/v7 --markdown > comment.md
+  modelfs diff churn/v6 churn/v7 --html report.html
 
 `cat /models/churn/.diff/v6..v7` shows the same.")]
 pub struct Diff {
@@ -25,4 +28,27 @@ pub struct Diff {
     /// Print markdown
     #[arg(long, conflicts_with = "json")]
     pub markdown: bool,
+    /// Write a page with plots, which any browser shows: one file that loads nothing
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["json", "markdown"])]
+    pub html: Option<PathBuf>,
+}
+
+/// List the versions of a model with their metrics, or plot one
+#[derive(Args, Clone, Debug, PartialEq)]
+#[command(after_help = "Examples:
+  modelfs log churn
+  modelfs log churn --metric auc --metric f1 --last 20
+  modelfs log churn --plot auc > auc.svg")]
+pub struct Log {
+    /// Name of the model
+    pub model: ModelName,
+    /// A metric to show, by the name that it has in metadata.json; may be repeated [default: the usual ones]
+    #[arg(long, value_name = "NAME")]
+    pub metric: Vec<String>,
+    /// So many versions, the newest ones
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
+    pub last: Option<u32>,
+    /// Print this metric over the versions as a picture, SVG
+    #[arg(long, value_name = "METRIC", conflicts_with_all = ["json", "metric"])]
+    pub plot: Option<String>,
 }

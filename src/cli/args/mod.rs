@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use serde_json::Value;
 
-pub use self::compare::Diff;
+pub use self::compare::{Diff, Log};
 pub use self::data::FingerprintArguments;
 pub use self::governance::{
     Approvals, Approve, BreakGlass, Check, CheckCommand, Mark, MarkWord, Policy, PolicyCommand,
@@ -78,6 +78,7 @@ pub enum Command {
     Inspect(Inspect),
     Diff(Diff),
     Fingerprint(FingerprintArguments),
+    Log(Log),
     History(History),
     Stats(Stats),
     Status(Status),

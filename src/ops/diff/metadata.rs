@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use super::report::{LISTED_MAX, MetadataChanges, ValueChange};
 
 /// Values by their name.
-pub(super) type Named = BTreeMap<String, Value>;
+pub(in super::super) type Named = BTreeMap<String, Value>;
 
 /// Compares two metadata, their lists of files left out.
 pub(super) fn compare(before: &Value, after: &Value) -> MetadataChanges {
@@ -50,7 +50,7 @@ pub(super) fn changes_of(before: Named, after: Named) -> Vec<ValueChange> {
 }
 
 /// An object's members, those of objects within it by names with dots. What is null is not there.
-pub(super) fn flat(value: &Value) -> Named {
+pub(in super::super) fn flat(value: &Value) -> Named {
     let mut found = Named::new();
     // Canonical JSON is not nested deeper than its parser goes.
     let mut open: Vec<(String, &Map<String, Value>)> = Vec::new();

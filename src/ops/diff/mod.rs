@@ -32,6 +32,7 @@ use measure::{FileChunks, Job, Operand, measure};
 use tensors::{Both, Located, Matched, Tabled};
 
 pub(super) use kept::Diffs;
+pub(super) use metadata::flat;
 pub use report::*;
 
 /// One of the two versions, found.

@@ -6,14 +6,22 @@ use std::cmp::Ordering;
 
 use serde_json::Value;
 
-use super::document::{Cell, Document, Grid};
+use super::document::{Block, Cell, Document, Grid};
 use super::figures::{figure, number};
+use super::log;
+use super::plot::{self, Column};
 use super::table::{Align, bytes, count, time};
 use crate::ops::{
-    DiffReport, DiffSide, EntryForm, EntryKind, Figures, FileChanges, LayerChange, MetadataChanges,
-    Spread, TensorChange, TensorChanges, TensorForm, ValueChange,
+    DiffReport, DiffSide, EntryForm, EntryKind, Figures, FileChanges, LayerChange, LogReport,
+    MetadataChanges, Spread, TensorChange, TensorChanges, TensorForm, ValueChange,
 };
 
+/// Rows of each list of a page.
+const PAGE_ROWS_MAX: usize = 1_000;
+/// Metrics that are plotted.
+const METRIC_PLOTS_MAX: usize = 24;
+/// Layers that are plotted: more columns than that cannot be told apart.
+const LAYER_COLUMNS_MAX: usize = 300;
 /// Rows of each list that a person is shown; JSON has them all.
 pub const ROWS_SHOWN: usize = 40;
 /// Characters of a value that are shown.
@@ -24,8 +32,22 @@ const RIGHT: Align = Align::Right;
 
 /// What changed, with so many rows of each list.
 pub fn diff(report: &DiffReport, rows_max: usize) -> Document {
+    page(report, None, rows_max)
+}
+
+/// The same with plots: metrics over the versions of a model, and how far each layer went.
+pub fn diff_page(report: &DiffReport, log: &LogReport) -> Document {
+    page(report, Some(log), PAGE_ROWS_MAX)
+}
+
+fn page(report: &DiffReport, log: Option<&LogReport>, rows_max: usize) -> Document {
     let (before, after) = (&report.before, &report.after);
-    let mut page = Page { document: Document::new(title(report)), rows_max };
+    let mut marks = vec![(after.version.get(), "after")];
+    if before.model == after.model {
+        marks.insert(0, (before.version.get(), "before"));
+    }
+    let plots = log.map(|log| Plots { log, marks });
+    let mut page = Page { document: Document::new(title(report)), rows_max, plots };
     page.document.grid(sides(before, after));
     page.metadata(&report.metadata);
     page.files(&report.files);
@@ -61,12 +83,20 @@ fn sides(before: &DiffSide, after: &DiffSide) -> Grid {
 }
 
 /// A document as it grows.
-struct Page {
+struct Page<'a> {
     document: Document,
     rows_max: usize,
+    plots: Option<Plots<'a>>,
 }
 
-impl Page {
+/// What is plotted in it.
+struct Plots<'a> {
+    log: &'a LogReport,
+    /// Versions that stand out, and the word for each.
+    marks: Vec<(u64, &'static str)>,
+}
+
+impl Page<'_> {
     /// Adds the first rows of a list and says how many there are more of `total`.
     fn list<T>(&mut self, mut grid: Grid, items: &[T], total: u64, row: impl Fn(&T) -> Vec<Cell>) {
         items.iter().take(self.rows_max).for_each(|item| grid.row(row(item)));
@@ -114,6 +144,14 @@ impl Page {
             let (before, after) = (value(change.before.as_ref()), value(change.after.as_ref()));
             vec![before.into(), after.into(), step(change).into(), change.key.as_str().into()]
         });
+        let Some(Plots { log, marks }) = &self.plots else { return };
+        let is_number = |change: &&ValueChange| {
+            [&change.before, &change.after].into_iter().flatten().any(Value::is_number)
+        };
+        let plotted = metrics.iter().filter(is_number).take(METRIC_PLOTS_MAX);
+        let plots: Vec<String> =
+            plotted.map(|change| log::history(log, &change.key, marks)).collect();
+        self.document.blocks.push(Block::Plots(plots));
     }
 
     fn values(&mut self, heading: &str, changes: &[ValueChange]) {
@@ -199,6 +237,13 @@ impl Page {
         self.document.heading("Layers that changed");
         let far = |layer: &LayerChange| layer.relative_l2.unwrap_or(0.0);
         let longest = layers.iter().map(far).fold(0.0, f64::max);
+        if self.plots.is_some() && longest != 0.0 {
+            let column =
+                |layer: &LayerChange| Column { label: layer.layer.clone(), value: far(layer) };
+            let columns: Vec<Column> = layers.iter().take(LAYER_COLUMNS_MAX).map(column).collect();
+            let title = "Relative L2 of each layer that changed";
+            self.document.blocks.push(Block::Plots(vec![plot::columns(title, &columns)]));
+        }
         let columns = [
             ("CHANGED", RIGHT),
             ("SIZE", RIGHT),
@@ -378,7 +423,7 @@ fn members(changes: &[ValueChange]) -> Vec<ValueChange> {
 }
 
 /// A text as it is, anything else as JSON, a dash for what is absent; cut where it is long.
-fn value(value: Option<&Value>) -> String {
+pub(super) fn value(value: Option<&Value>) -> String {
     match value {
         None | Some(Value::Null) => "-".to_owned(),
         Some(Value::String(text)) => short(text),
