@@ -108,6 +108,49 @@ impl Client {
     }
 }
 
+/// A way to have several requests done, one after the other.
+pub struct Session<'a> {
+    store: StorePlace<'a>,
+    /// `None` where a daemon does it.
+    workspace: Option<Box<Workspace>>,
+}
+
+impl<'a> Session<'a> {
+    /// Reaches the store at `store`, or makes it.
+    ///
+    /// # Errors
+    /// As [`Client::open`].
+    pub fn open(store: StorePlace<'a>) -> Result<Self, Failure> {
+        let workspace = match Client::open(store, Absent::Create, HotLimit::Untouched)? {
+            Client::Daemon(_) => None,
+            Client::Direct(workspace) => Some(workspace),
+        };
+        Ok(Self { store, workspace })
+    }
+
+    /// Has one request done.
+    ///
+    /// # Errors
+    /// Those of the verb, and those of the way to the daemon.
+    pub fn run(&self, request: Request, progress: &dyn Progress) -> Result<Report, Failure> {
+        let Some(workspace) = &self.workspace else {
+            // Each request is a talk of its own.
+            return Client::open(self.store, Absent::Refuse, HotLimit::Untouched)?
+                .run(request, progress);
+        };
+        let context = config::context().map_err(|e| of_io("cannot tell who we are", &e))?;
+        workspace.run(&context, request, progress).map_err(|error| Failure::from(&error))
+    }
+}
+
+impl Drop for Session<'_> {
+    fn drop(&mut self) {
+        if let Some(workspace) = &self.workspace {
+            workspace.close();
+        }
+    }
+}
+
 enum Opened {
     Ours(Box<Workspace>),
     Locked { pid: u32, holder: String },

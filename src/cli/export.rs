@@ -31,7 +31,7 @@ pub fn run(export: &Export, store: &Path, shown: Shown) -> Result<(), Failure> {
             ExportFormat::CycloneDx => Document::CycloneDx,
             ExportFormat::Mlflow => Document::Mlflow,
             ExportFormat::ModelSigning => {
-                let key = export.sign_key.as_deref().expect("checked above");
+                let key = export.key.as_deref().expect("checked above");
                 let (signed, bundle) = signature(&reference, key, store)?;
                 // What was signed is what is written, wherever an alias moves meanwhile.
                 reference = signed;
@@ -57,9 +57,9 @@ fn check(export: &Export) -> Result<(), Failure> {
         Err(failure_with_hint(FailureKind::Usage, message, "modelfs export --help"))
     };
     let signs = export.format.contains(&ExportFormat::ModelSigning);
-    match (signs, &export.sign_key) {
-        (true, None) => return usage("`--format model-signing` needs a key: `--sign-key FILE`"),
-        (false, Some(_)) => return usage("`--sign-key` goes with `--format model-signing`"),
+    match (signs, &export.key) {
+        (true, None) => return usage("`--format model-signing` needs a key: `--key FILE`"),
+        (false, Some(_)) => return usage("`--key` goes with `--format model-signing`"),
         _ => {}
     }
     if export.documents_only && export.format.is_empty() && !export.sha256sums {

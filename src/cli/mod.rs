@@ -21,7 +21,9 @@ mod mount;
 mod progress;
 mod render;
 mod size;
+mod sources;
 mod stats;
+mod takeover;
 
 mod umount;
 mod usage;
@@ -81,6 +83,11 @@ fn run(arguments: &Arguments, shown: Shown, log: DaemonLog) -> Result<(), Failur
         Command::Diff(arguments) => diff::run(arguments, &store()?, shown),
         Command::Fingerprint(arguments) => fingerprint::run(arguments, shown),
         Command::Log(arguments) => diff::run_log(arguments, &store()?, shown),
+        Command::Inventory(inventory) => takeover::inventory(inventory, shown),
+        Command::Import(import) => {
+            let store = store()?;
+            takeover::import(import, StorePlace { directory: &store, sign_key }, shown)
+        }
         Command::Export(export) => export::run(export, &store()?, shown),
         Command::Check(check) => {
             let store = store()?;

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::describe::Tensors;
 use super::table::{Align, Table, bytes, count, pairs, printable, time};
-use super::{describe, diff, governance, stats};
+use super::{describe, diff, governance, stats, takeover};
 use crate::format::metadata::Metadata;
 use crate::format::record::{Actor, Move};
 use crate::ops::{
@@ -20,6 +20,7 @@ const MESSAGE_CHARACTERS_MAX: usize = 60;
 pub fn text(report: &Report) -> String {
     match report {
         Report::Snapshot(report) => snapshot(report),
+        Report::Import(report) => takeover::version(report),
         Report::Models(models) => model_table(models),
         Report::Versions { versions, .. } => version_table(versions),
         Report::Version { summary, metadata } => version(summary, metadata),

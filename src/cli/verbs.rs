@@ -35,6 +35,8 @@ pub fn request(command: &Command) -> Result<Option<Request>, Failure> {
         | Command::Fingerprint(_)
         | Command::Log(_)
         | Command::Check(_)
+        | Command::Inventory(_)
+        | Command::Import(_)
         | Command::Export(_) => {
             return Ok(None);
         }
@@ -105,7 +107,9 @@ pub fn hot_limit(request: &Request) -> HotLimit {
 /// Only a snapshot of files outside makes a store: a draft that is not there cannot be sealed.
 pub fn where_absent(request: &Request) -> Absent {
     match request {
-        Request::Snapshot(SnapshotOptions { source: Source::Path(_), .. }) => Absent::Create,
+        Request::Snapshot(SnapshotOptions { source: Source::Path(_), .. }) | Request::Import(_) => {
+            Absent::Create
+        }
         _ => Absent::Refuse,
     }
 }

@@ -21,9 +21,7 @@ use parking_lot::Mutex;
 use super::Event;
 use super::protocol::{self, ANSWER_BYTES_MAX, Answer, Ask, ProtocolError};
 use crate::fs::Filesystem;
-use crate::ops::{
-    Caller, Context, Failure, FailureKind, Progress, Report, Request, Source, Workspace,
-};
+use crate::ops::{Caller, Context, Failure, FailureKind, Progress, Report, Request, Workspace};
 use crate::sys::socket::{self, Peer};
 use crate::sys::users;
 
@@ -224,10 +222,9 @@ fn run(stream: &UnixStream, shared: &Shared, peer: &Peer, request: Request) -> A
 /// The path outside the store that a request names. Ours is not the directory that the client is in.
 fn outside_path(request: &Request) -> Option<&Path> {
     match request {
-        Request::Snapshot(options) => match &options.source {
-            Source::Path(path) => Some(path),
-            Source::Draft { .. } => None,
-        },
+        Request::Snapshot(options) | Request::Import(options) => {
+            options.source.outside().map(|(path, _)| path)
+        }
         Request::Export(options) => Some(&options.directory),
         _ => None,
     }

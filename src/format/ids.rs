@@ -114,6 +114,24 @@ identifier! {
     /// Digest of a file or directory of data: names and contents (FORMAT.md, "Data digest").
     DataDigest
 }
+identifier! {
+    /// Digest of files whatever they are called: BLAKE3, derived with context `modelfs content v1`, of their
+    /// digests in the order of those.
+    ContentDigest
+}
+
+impl ContentDigest {
+    /// The content of files with these digests, in any order.
+    pub fn of_files(digests: &[BlobDigest]) -> Self {
+        let mut sorted = digests.to_vec();
+        sorted.sort_unstable();
+        let mut hasher = blake3::Hasher::new_derive_key("modelfs content v1");
+        for digest in &sorted {
+            hasher.update(digest.as_bytes());
+        }
+        Self(*hasher.finalize().as_bytes())
+    }
+}
 
 /// Reads a digest in a form that is not for people: its bytes.
 struct DigestVisitor;
@@ -173,6 +191,13 @@ fn digit(byte: u8) -> Option<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn content_does_not_depend_on_the_order_of_its_files() {
+        let [a, b] = ["a", "b"].map(|text| BlobDigest::of(text.as_bytes()));
+        assert_eq!(ContentDigest::of_files(&[a, b]), ContentDigest::of_files(&[b, a]));
+        assert_ne!(ContentDigest::of_files(&[a, b]), ContentDigest::of_files(&[a, a, b]));
+    }
 
     #[test]
     fn an_identifier_is_its_text_and_back() {

@@ -71,6 +71,7 @@ fn ops(error: &OpsError) -> Errno {
         OpsError::Denied { .. } | OpsError::Gated { .. } | OpsError::NoRole { .. } => Errno::EACCES,
         OpsError::SealInProgress { .. }
         | OpsError::DraftBusy { .. }
+        | OpsError::NotAsPlanned { .. }
         | OpsError::Changed { .. }
         | OpsError::Closing => Errno::EBUSY,
         OpsError::Empty { .. } => Errno::ENODATA,

@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::Range;
 
 /// Mistakes that are told at a time.
-pub(super) const FAULTS_MAX: usize = 20;
+pub const FAULTS_MAX: usize = 20;
 
 /// A mistake in a policy or a suite.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -18,18 +18,18 @@ pub struct Fault {
 
 impl Fault {
     /// The first mistake there can be: the text as a whole.
-    pub(super) fn of_whole(why: String) -> Self {
+    pub fn of_whole(why: String) -> Self {
         Self { line: 1, column: 1, why }
     }
 
     /// What a parser of TOML says.
-    pub(super) fn of_toml(text: &str, error: &toml::de::Error) -> Self {
+    pub fn of_toml(text: &str, error: &toml::de::Error) -> Self {
         let start = error.span().unwrap_or_default().start;
         Self::at(text, start, error.message().trim().to_owned())
     }
 
     /// A mistake at a place of a text, in bytes from its start.
-    pub(super) fn at(text: &str, offset: usize, why: String) -> Self {
+    pub fn at(text: &str, offset: usize, why: String) -> Self {
         let (line, column) = place(text, offset);
         Self { line, column, why }
     }
@@ -43,7 +43,7 @@ impl fmt::Display for Fault {
 }
 
 /// Gathers what is wrong with a text.
-pub(super) struct Faults<'a> {
+pub struct Faults<'a> {
     text: &'a str,
     found: Vec<Fault>,
 }

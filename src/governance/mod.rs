@@ -24,7 +24,7 @@ mod tests;
 pub use access::{Action, Caller, Permission, by_bits, may};
 pub use decide::{Decision, Question, approvers, decide};
 pub use facts::{ApprovalFact, CheckFact, DECLARED, FILES_MAX, Facts, FileFact, VersionFacts};
-pub use fault::Fault;
+pub use fault::{Fault, Faults};
 pub use measurement::{MEASUREMENT_BYTES_MAX, Measurement};
 pub use policy::{EVERYONE, OWNER, POLICY_BYTES_MAX, Policy};
 pub use powers::{Power, permit};

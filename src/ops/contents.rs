@@ -22,9 +22,10 @@ use super::digests::FileHasher;
 use super::hot::Movable;
 use super::metadata::{Described, SealedFile};
 use super::source::{SourceFile, SourceTree};
-use super::tensors::{EXTERNAL, External, FilePlan, OwnDigest, describe_file, kind_of_file};
-use super::{OpsError, Progress, Workspace, said};
-use crate::capture::{Finder, Found};
+use super::tensors::{EXTERNAL, External, FilePlan, OwnDigest, kind_of_file};
+use super::told::Telling;
+use super::{OpsError, Progress, Workspace};
+use crate::capture::Found;
 use crate::chunker::{Cut, Pieces, Segment, TENSOR_CHUNK_BYTES};
 use crate::format::codec::Elements;
 use crate::format::config::Chunking;
@@ -37,8 +38,6 @@ use crate::store::{ChunkWriter, Like, Piece};
 use crate::sys::at;
 use crate::sys::lease::{self, Lease};
 
-/// Files that say in the metadata what they are.
-const DESCRIBED_COUNT_MAX: usize = 1_000;
 /// Largest `metadata.json` of a draft that is taken over.
 const USER_METADATA_BYTES_MAX: u64 = 1 << 20;
 /// How long files that were closed may still count as open: the kernel tells of the last close only
@@ -149,7 +148,7 @@ impl Workspace {
         let external = learn_external(&source.files, open)?;
         let ancestor = self.ancestor(progress.model);
         let (mut files, mut cuts) = (Vec::new(), Vec::new());
-        let (digests, finder) = std::thread::scope(|scope| -> Result<_, OpsError> {
+        let (digests, telling) = std::thread::scope(|scope| -> Result<_, OpsError> {
             let mut reading = Reading {
                 workspace: self,
                 ancestor: ancestor.as_ref(),
@@ -158,8 +157,7 @@ impl Workspace {
                 writer,
                 progress,
                 is_draft,
-                finder: Finder::default(),
-                described_count: 0,
+                telling: Telling::default(),
             };
             for file in &source.files {
                 let opened = open(&file.path).map_err(|e| OpsError::file("open", &file.path, e))?;
@@ -168,7 +166,7 @@ impl Workspace {
                 files.push(read);
                 cuts.push(cut);
             }
-            Ok((reading.hasher.finish(), reading.finder))
+            Ok((reading.hasher.finish(), reading.telling))
         })?;
         let mut digests = digests.into_iter();
         let sealed = files.into_iter().map(|read: FileRead| {
@@ -177,22 +175,11 @@ impl Workspace {
             SealedFile { bytes, digest, format, sha256, sealed, described }
         });
         let files: Vec<SealedFile> = sealed.collect();
-        let found = found(finder, &files);
+        let found = telling.finish(&files);
         source.notes.extend(found.notes.iter().cloned());
         let digest = source.tree.digest();
         Ok(Stored { source, digest, files, user, found, cuts })
     }
-}
-
-/// What the files say of how they were made. What the one model among them takes and gives is told by its
-/// graph rather than by a file beside it.
-fn found(finder: Finder, files: &[SealedFile]) -> Found {
-    let mut found = finder.finish();
-    let told = files.iter().filter_map(|file| file.described.as_ref()?.interface.as_ref());
-    if let [interface] = told.take(2).collect::<Vec<_>>()[..] {
-        found.members.insert("interface".to_owned(), interface.clone());
-    }
-    said::vetted(found)
 }
 
 /// What reading a file gave.
@@ -216,8 +203,7 @@ struct Reading<'a, 'hasher, 'writer> {
     writer: &'a mut ChunkWriter<'writer>,
     progress: &'a Tracked<'a>,
     is_draft: bool,
-    finder: Finder,
-    described_count: usize,
+    telling: Telling,
 }
 
 impl Reading<'_, '_, '_> {
@@ -242,7 +228,8 @@ impl Reading<'_, '_, '_> {
             Some(known) => known,
             None => self.cut(file, opened)?,
         };
-        let described = self.look_into(file, opened, read.format).map_err(failed)?;
+        let described = self.telling.ask(&file.path, opened, file.bytes, read.format);
+        let described = described.map_err(failed)?;
         let after = at::status(opened).map_err(failed)?;
         // In the draft, removing another name of the file moves its ctime, and changes nothing.
         let same_time = self.is_draft || before.ctime == after.ctime;
@@ -260,26 +247,6 @@ impl Reading<'_, '_, '_> {
         let sealed = (lease.is_some() && after.nlink == 1 && before.ctime == after.ctime)
             .then(|| stamp_of(&after));
         Ok((FileRead { sealed, described, ..read }, cut))
-    }
-
-    /// What the file says of itself, and of how the version was made.
-    fn look_into(
-        &mut self,
-        file: &SourceFile,
-        opened: &File,
-        format: &str,
-    ) -> io::Result<Option<Box<Described>>> {
-        if self.finder.wants(&file.path, file.bytes) {
-            let mut bytes = vec![0; usize::try_from(file.bytes).unwrap_or(0)];
-            opened.read_exact_at(&mut bytes, 0)?;
-            self.finder.take(&file.path, bytes);
-        }
-        if DESCRIBED_COUNT_MAX <= self.described_count {
-            return Ok(None);
-        }
-        let described = describe_file(&file.path, opened, file.bytes, format);
-        self.described_count += usize::from(described.is_some());
-        Ok(described)
     }
 
     /// The file as the version before has it, if it is the same and all of it is stored and whole.
@@ -379,13 +346,13 @@ fn learn_external(files: &[SourceFile], open: &mut OpenFile<'_>) -> Result<Exter
 }
 
 /// The pieces of a segment. A source that ends before it is found out by its length.
-enum PiecesOf<R: Read> {
+pub(super) enum PiecesOf<R: Read> {
     Content(Pieces<Take<R>>),
     Fixed(Take<R>),
 }
 
 impl<R: Read> PiecesOf<R> {
-    fn new(reader: R, segment: &Segment, chunking: Chunking) -> Self {
+    pub fn new(reader: R, segment: &Segment, chunking: Chunking) -> Self {
         let limited = reader.take(segment.bytes.end - segment.bytes.start);
         match segment.cut {
             Cut::Content => Self::Content(Pieces::new(limited, chunking)),
@@ -394,7 +361,7 @@ impl<R: Read> PiecesOf<R> {
     }
 
     /// The next piece, in `room`, whatever that holds; `None` at the end.
-    fn next(&mut self, mut room: Vec<u8>) -> io::Result<Option<Vec<u8>>> {
+    pub fn next(&mut self, mut room: Vec<u8>) -> io::Result<Option<Vec<u8>>> {
         match self {
             Self::Content(pieces) => {
                 let Some(piece) = pieces.next_piece()? else { return Ok(None) };
@@ -440,7 +407,7 @@ pub(super) fn once_closed<T>(mut attempt: impl FnMut() -> T, is_busy: impl Fn(&T
 }
 
 /// Reads on after a signal.
-struct Interruptible<'a>(&'a File);
+pub(super) struct Interruptible<'a>(pub &'a File);
 
 impl Read for Interruptible<'_> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::PlacedFile;
 use crate::format::names::{AliasName, At, ModelName, NameError, VersionNumber};
 use crate::store::StoreError;
 
@@ -53,6 +54,8 @@ pub enum OpsError {
     Unfit { path: PathBuf, why: String },
     #[error("`{}` changed while it was being sealed", .path.display())]
     Changed { path: PathBuf },
+    #[error("`{}` is not what the plan says: it changed since it was looked at", .path.display())]
+    NotAsPlanned { path: PathBuf },
     #[error("cannot {action} `{}`", .path.display())]
     File { action: &'static str, path: PathBuf, source: io::Error },
     #[error("{what} is not as it must be: {why}")]
@@ -123,6 +126,23 @@ impl OpsError {
         self
     }
 
+    /// The same error about the files themselves instead of their names in the version.
+    pub(super) fn about_files(mut self, files: &[PlacedFile]) -> Self {
+        let to_source = |path: &mut PathBuf| {
+            if let Some(file) = files.iter().find(|file| file.name == *path) {
+                path.clone_from(&file.from);
+            }
+        };
+        match &mut self {
+            Self::Unfit { path, .. } | Self::Changed { path } | Self::File { path, .. } => {
+                to_source(path);
+            }
+            Self::DraftBusy { paths, .. } => paths.iter_mut().for_each(to_source),
+            _ => {}
+        }
+        self
+    }
+
     /// Reasons that are more than one sentence: each a line of its own.
     pub fn reasons(&self) -> &[String] {
         match self {
@@ -155,6 +175,7 @@ impl OpsError {
             | Self::SealInProgress { .. }
             | Self::DraftBusy { .. }
             | Self::Closing
+            | Self::NotAsPlanned { .. }
             | Self::Changed { .. } => FailureKind::Busy,
             Self::Empty { .. }
             | Self::Unfit { .. }
@@ -202,6 +223,9 @@ impl OpsError {
                 "close what has them open, then write to snapshot again".into()
             }
             Self::Empty { model, .. } => format!("write files into {model}/draft first"),
+            Self::NotAsPlanned { .. } => {
+                "make an inventory anew, or take `content` out of the plan there".to_owned()
+            }
             Self::Changed { .. } => "stop what is writing to it, then seal again".to_owned(),
             Self::NoKey => "name it with --sign-key FILE, also for a mount".to_owned(),
             Self::HotOff => "mount with `--hot-bytes`, such as --hot-bytes 10G".to_owned(),

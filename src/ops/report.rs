@@ -32,6 +32,25 @@ pub struct SnapshotReport {
     pub notes: Vec<String>,
 }
 
+/// A version was taken over, or was before.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ImportReport {
+    pub model: ModelName,
+    pub version: VersionNumber,
+    pub files: u64,
+    pub bytes: u64,
+    /// What it added to the packs.
+    pub stored_bytes: u64,
+    /// It had been taken over before: nothing was read.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub existing: bool,
+    /// What was read back from the store and found to be what was read outside.
+    pub verified_files: u64,
+    pub verified_bytes: u64,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+}
+
 /// One model in a list.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ModelSummary {
@@ -481,6 +500,7 @@ pub struct SignedReport {
 #[serde(tag = "report", content = "value", rename_all = "snake_case")]
 pub enum Report {
     Snapshot(SnapshotReport),
+    Import(ImportReport),
     Models(Vec<ModelSummary>),
     Versions {
         model: ModelName,

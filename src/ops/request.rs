@@ -3,14 +3,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
-use crate::format::ids::RecordDigest;
+use crate::format::ids::{ContentDigest, RecordDigest};
 use crate::format::names::{AliasName, Label, ModelName, Reference};
 use crate::format::record::{CheckResult, Mark};
 use crate::format::signature::PublicKey;
@@ -24,6 +24,40 @@ pub enum Source {
     Draft { sub: Option<PathBuf> },
     /// A directory or a file outside, by its absolute path; it is left as it is.
     Path(PathBuf),
+    /// The same, as it was found when somebody looked at it.
+    Taken(Box<TakenSource>),
+}
+
+impl Source {
+    /// What is to be read outside the store: a path, and the files that are meant there, all where none
+    /// is named.
+    pub fn outside(&self) -> Option<(&Path, &[PlacedFile])> {
+        match self {
+            Self::Draft { .. } => None,
+            Self::Path(path) => Some((path, &[])),
+            Self::Taken(taken) => Some((&taken.path, &taken.files)),
+        }
+    }
+}
+
+/// Something outside that is to become a version as it was found.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TakenSource {
+    /// Absolute.
+    pub path: PathBuf,
+    /// These files under these names, instead of all that is at `path`.
+    pub files: Vec<PlacedFile>,
+    /// What its files hold: anything else is not sealed.
+    pub content: Option<ContentDigest>,
+}
+
+/// A file with the place that it has in a version.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlacedFile {
+    /// Absolute.
+    pub from: PathBuf,
+    /// Below the version.
+    pub name: PathBuf,
 }
 
 /// How a version was made, as the caller says: members of `metadata.json`, absent where nothing was said.
@@ -242,6 +276,8 @@ pub struct LogOptions {
 #[serde(tag = "verb", content = "options", rename_all = "snake_case")]
 pub enum Request {
     Snapshot(SnapshotOptions),
+    /// As `Snapshot`, of what is not there yet, and read back.
+    Import(SnapshotOptions),
     List {
         model: Option<ModelName>,
     },

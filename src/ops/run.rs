@@ -17,6 +17,7 @@ impl Workspace {
             Request::Snapshot(options) => {
                 Report::Snapshot(self.snapshot(context, &options, progress)?)
             }
+            Request::Import(options) => Report::Import(self.import(context, &options, progress)?),
             Request::List { model: None } => Report::Models(self.list_models(context)?),
             Request::List { model: Some(model) } => {
                 let versions = self.list_versions(context, &model)?;

@@ -22,7 +22,7 @@ use super::{
     Context, OpsError, Progress, SealStatus, SnapshotOptions, SnapshotReport, Source, Workspace,
     permit, permit_access, said,
 };
-use crate::format::ids::{BlobDigest, ManifestId, TreeDigest};
+use crate::format::ids::{BlobDigest, ContentDigest, ManifestId, TreeDigest};
 use crate::format::manifest::Manifest;
 use crate::format::names::{At, ModelName, VersionNumber};
 use crate::format::record::{Access, Op, Seal};
@@ -49,6 +49,17 @@ impl Drop for SealingGuard<'_> {
     }
 }
 
+/// Sees to it that the files are still what they were when somebody looked at them.
+fn check_content(source: &Source, stored: &Stored) -> Result<(), OpsError> {
+    let Source::Taken(taken) = source else { return Ok(()) };
+    let Some(expected) = taken.content else { return Ok(()) };
+    let digests: Vec<_> = stored.files.iter().map(|file| file.digest).collect();
+    if ContentDigest::of_files(&digests) == expected {
+        return Ok(());
+    }
+    Err(OpsError::NotAsPlanned { path: taken.path.clone() })
+}
+
 impl Workspace {
     /// Seals a version. Same content and same metadata as before: the version that is there.
     ///
@@ -73,19 +84,21 @@ impl Workspace {
         let guard = self.begin_sealing(&options.model, context.now)?;
         let model = &options.model;
         let tracked = Tracked { model, progress, sealing: &guard.sealing };
-        match &options.source {
-            Source::Draft { sub } => {
-                let sub = sub.as_deref().unwrap_or(Path::new(""));
-                let base = Path::new(options.model.as_str()).join("draft");
-                self.snapshot_draft(context, options, sub, &tracked).map_err(|e| e.below(&base))
-            }
-            Source::Path(path) => {
-                let is_directory = std::fs::metadata(path).is_ok_and(|found| found.is_dir());
-                let base = if is_directory { Some(path.as_path()) } else { path.parent() };
-                let sealed = self.snapshot_path(context, options, path, &tracked);
-                sealed.map_err(|e| e.below(base.unwrap_or(path)))
-            }
+        if let Source::Draft { sub } = &options.source {
+            let sub = sub.as_deref().unwrap_or(Path::new(""));
+            let base = Path::new(options.model.as_str()).join("draft");
+            return self
+                .snapshot_draft(context, options, sub, &tracked)
+                .map_err(|e| e.below(&base));
         }
+        let (path, files) = options.source.outside().expect("it is no draft");
+        let sealed = self.snapshot_outside(context, options, &tracked);
+        let is_directory = std::fs::metadata(path).is_ok_and(|found| found.is_dir());
+        let base = if is_directory { Some(path) } else { path.parent() };
+        sealed.map_err(|error| match files {
+            [] => error.below(base.unwrap_or(path)),
+            files => error.about_files(files),
+        })
     }
 
     /// A path outside may be sealed into a model that is still to be made.
@@ -96,10 +109,10 @@ impl Workspace {
     ) -> Result<(), OpsError> {
         let state = self.state();
         match &options.source {
-            Source::Path(_) if state.model(&options.model).is_none() => {
+            Source::Path(_) | Source::Taken(_) if state.model(&options.model).is_none() => {
                 permit_access(context, state.root_access(), Action::Write, "the store")
             }
-            Source::Path(_) | Source::Draft { .. } => {
+            Source::Path(_) | Source::Taken(_) | Source::Draft { .. } => {
                 permit(&state, context, &options.model, Action::Write)
             }
         }
@@ -166,39 +179,39 @@ impl Workspace {
         )
     }
 
-    fn snapshot_path(
+    fn snapshot_outside(
         &self,
         context: &Context,
         options: &SnapshotOptions,
-        path: &Path,
         progress: &Tracked<'_>,
     ) -> Result<SnapshotReport, OpsError> {
         if !context.assume {
-            let root = Root::open(path)?;
+            let root = Root::outside(&options.source)?;
             let walked = root.walk()?;
             let mut open = |path: &Path| root.open_file(path);
             return self.seal(context, options, walked, &mut open, None, progress);
         }
-        self.snapshot_path_as_caller(context, options, path, progress)
+        self.snapshot_outside_as_caller(context, options, progress)
     }
 
     /// Files are found and opened by a thread that has the caller's rights and nothing else to do;
     /// they are read, and the store is written, by this one.
-    fn snapshot_path_as_caller(
+    fn snapshot_outside_as_caller(
         &self,
         context: &Context,
         options: &SnapshotOptions,
-        path: &Path,
         progress: &Tracked<'_>,
     ) -> Result<SnapshotReport, OpsError> {
         let caller = &context.caller;
+        let (path, _) = options.source.outside().expect("it is no draft");
         let (ask, asked) = mpsc::sync_channel::<PathBuf>(0);
         let (give, given) = mpsc::sync_channel::<io::Result<File>>(0);
         let (tell, told) = mpsc::sync_channel::<Result<SourceTree, OpsError>>(1);
         std::thread::scope(|scope| {
             let opener = scope.spawn(move || {
                 identity::run_as(caller.uid, caller.gid, &caller.groups, move || {
-                    let root = match Root::open(path).and_then(|root| Ok((root.walk()?, root))) {
+                    let opened = Root::outside(&options.source);
+                    let root = match opened.and_then(|root| Ok((root.walk()?, root))) {
                         Ok((walked, root)) => {
                             // The other side is waiting for exactly this.
                             let _ = tell.send(Ok(walked));
@@ -248,9 +261,9 @@ impl Workspace {
         progress: &Tracked<'_>,
     ) -> Result<SnapshotReport, OpsError> {
         if source.tree.entry_count() <= 2 {
-            let what = match &options.source {
-                Source::Draft { .. } => "the draft".to_owned(),
-                Source::Path(path) => format!("`{}`", path.display()),
+            let what = match options.source.outside() {
+                None => "the draft".to_owned(),
+                Some((path, _)) => format!("`{}`", path.display()),
             };
             return Err(OpsError::Empty { model: options.model.clone(), what });
         }
@@ -260,6 +273,7 @@ impl Workspace {
         self.store.with_chunk_writer(|mut writer| {
             let is_draft = frozen.is_some();
             let stored = self.store_files(source, open, is_draft, &mut writer, progress)?;
+            check_content(&options.source, &stored)?;
             let user = stored.user.as_ref();
             let fingerprint = said::fingerprint(stored.digest, options, user);
             let sealed = self.find_sealed(&options.model, &fingerprint)?;

@@ -12,7 +12,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::OpsError;
+use super::compose::Composed;
+use super::{OpsError, Source};
 use crate::format::manifest::{
     DEPTH_MAX, ENTRY_COUNT_MAX, EntryIndex, METADATA_NAME, Mtime, Node, PATH_BYTES_MAX, Tree,
 };
@@ -57,6 +58,8 @@ pub(super) enum Root {
     Directory(OwnedFd),
     /// One file of a directory.
     File { parent: OwnedFd, name: PathBuf },
+    /// Files from anywhere.
+    Composed(Composed),
 }
 
 impl Root {
@@ -78,11 +81,27 @@ impl Root {
         Ok(Self::File { parent, name: name.into() })
     }
 
+    /// A source outside the store.
+    ///
+    /// # Errors
+    /// As opening it; `Unfit` for what can be none.
+    pub fn outside(source: &Source) -> Result<Self, OpsError> {
+        let (path, files) = source.outside().expect("a draft is opened by who froze it");
+        match files {
+            [] => Self::open(path),
+            files => Composed::new(files).map(Self::Composed),
+        }
+    }
+
     /// Opens a file of the source by its path below it. A fifo does not make it hang.
     pub fn open_file(&self, path: &Path) -> io::Result<File> {
         let flags = libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK;
-        let (Self::Directory(root) | Self::File { parent: root, .. }) = self;
-        Ok(at::open_beneath(root, path, flags)?.into())
+        match self {
+            Self::Directory(root) | Self::File { parent: root, .. } => {
+                Ok(at::open_beneath(root, path, flags)?.into())
+            }
+            Self::Composed(files) => files.open_file(path),
+        }
     }
 
     /// Walks the source.
@@ -94,6 +113,7 @@ impl Root {
         match self {
             Self::Directory(root) => walk.directory(root)?,
             Self::File { parent, name } => walk.single_file(parent, name)?,
+            Self::Composed(files) => return files.walk(),
         }
         check_links(&walk.found.tree)?;
         Ok(walk.found)
@@ -270,7 +290,7 @@ fn unfit(path: &Path, why: &str) -> OpsError {
 }
 
 /// A file's time of change in the manifest's form; before 1970 the seconds are negative.
-fn mtime_of(status: &Status) -> Mtime {
+pub(super) fn mtime_of(status: &Status) -> Mtime {
     mtime_from(status.mtime)
 }
 

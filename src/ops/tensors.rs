@@ -18,7 +18,8 @@ use crate::format::manifest::{
     ChunkRef, ChunkStarts, EntryIndex, FileTensors, PIECE_BYTES, TensorLine,
 };
 use crate::inspect::{
-    Dtype, ExternalTensor, ReadAt, Tensor, TensorTable, describe, external_table, kind_of, tensors,
+    Dtype, ExternalTensor, FileFormat, InspectError, ReadAt, Tensor, TensorTable, describe,
+    external_table, kind_of, load_tensors, tensors,
 };
 
 /// The format of files whose tensors another file tells.
@@ -107,6 +108,16 @@ impl FilePlan {
         self.table.as_ref().is_some_and(|table| !table.tensors.is_empty())
     }
 
+    /// The format of the header that tells the tensors; `None` without one.
+    pub fn format(&self) -> Option<FileFormat> {
+        self.table.as_ref().map(|table| table.format)
+    }
+
+    /// In the order of their bytes.
+    pub fn tensors(&self) -> &[Tensor] {
+        self.table.as_ref().map_or(&[], |table| &table.tensors)
+    }
+
     /// The first tensor with bytes that starts within a segment that is not cut by its content.
     pub fn first_tensor(&self, segment: &Segment) -> Option<&Tensor> {
         let tensors = &self.table.as_ref()?.tensors;
@@ -170,6 +181,14 @@ fn table_of(path: &Path, file: &File, bytes: u64) -> io::Result<Option<TensorTab
     }
     let name = path.file_name().unwrap_or_default();
     tensors(&Sealed { file, bytes }, name)
+}
+
+/// The tensors of an open file, or why it has none that are known.
+///
+/// # Errors
+/// As [`load_tensors`].
+pub(super) fn header_of(path: &Path, file: &File, bytes: u64) -> Result<TensorTable, InspectError> {
+    load_tensors(&Sealed { file, bytes }, path.file_name().unwrap_or_default())
 }
 
 /// The word for the format of an open file.

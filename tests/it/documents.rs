@@ -31,7 +31,7 @@ fn other_tools_take_what_export_writes() {
     let private = root.join("key.pem").display().to_string();
     let exported = root.join("out");
     let all = ["--sha256sums", "--format", "cyclonedx", "--format", "mlflow"];
-    let signed = ["--format", "model-signing", "--sign-key", &private];
+    let signed = ["--format", "model-signing", "--key", &private];
     let out = exported.to_str().expect("text");
     let mut args = vec!["export", "churn/latest", out];
     args.extend(all.into_iter().chain(signed));
@@ -77,8 +77,8 @@ fn a_signature_needs_a_key_that_can_sign() {
         bench.cli(&args).exits(2)
     };
     export(&["--format", "model-signing"]).says("needs a key");
-    export(&["--format", "mlflow", "--sign-key", "key.pem"]).says("goes with");
-    export(&["--format", "model-signing", "--sign-key", "key.pem"])
+    export(&["--format", "mlflow", "--key", "key.pem"]).says("goes with");
+    export(&["--format", "model-signing", "--key", "key.pem"])
         .says("no private key of the curve P-256");
     export(&["--documents-only"]).says("leaves nothing to write");
     assert!(!bench.root.join("out").exists());

@@ -45,6 +45,7 @@ mod semantics_draft;
 mod signing;
 mod stats;
 mod stress;
+mod takeover;
 mod tamper;
 mod tensors;
 mod tidy;

@@ -18,7 +18,7 @@ pub use self::governance::{
     Revoke,
 };
 pub use self::inspect::Inspect;
-pub use self::takeover::{Export, ExportFormat};
+pub use self::takeover::{Export, ExportFormat, Import, Inventory};
 use super::config::{SIGN_KEY_VARIABLE, STORE_VARIABLE};
 use super::size::parse_bytes;
 use crate::format::names::{AliasName, ModelName, NameError, Reference};
@@ -92,6 +92,8 @@ pub enum Command {
     Check(Check),
     Policy(Policy),
     BreakGlass(BreakGlass),
+    Inventory(Inventory),
+    Import(Import),
     Export(Export),
     Warm(Warm),
     Verify(Verify),

@@ -15,10 +15,16 @@ struct Loader {
     class: Option<&'static str>,
 }
 
-const LOADERS: [Loader; 3] = [
+const LOADERS: [Loader; 4] = [
     Loader { format: "onnx", flavor: "onnx", module: "mlflow.onnx", class: None },
     Loader {
-        format: "xgboost",
+        format: "xgboost-json",
+        flavor: "xgboost",
+        module: "mlflow.xgboost",
+        class: Some("xgboost.core.Booster"),
+    },
+    Loader {
+        format: "xgboost-ubj",
         flavor: "xgboost",
         module: "mlflow.xgboost",
         class: Some("xgboost.core.Booster"),

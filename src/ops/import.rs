@@ -1,0 +1,121 @@
+//! Taking over: something outside becomes a version, once, and what was stored is read back.
+//!
+//! Invariant T1: what was taken over from a place, with the content that is there now, is not taken over
+//! from there again: so an import that was cut off goes on where it was.
+
+use serde_json::Value;
+
+use super::{
+    Context, ImportReport, OpsError, Progress, SnapshotOptions, SnapshotReport, Source, Workspace,
+    permit,
+};
+use crate::format::ids::{BlobDigest, ManifestId};
+use crate::format::manifest::{FileEntry, Node};
+use crate::format::names::{At, ModelName, Reference, VersionNumber};
+use crate::governance::Action;
+use crate::store::StoreError;
+
+/// The label with the place that a version was taken over from.
+pub const IMPORTED_FROM: &str = "imported_from";
+/// The label with the digest of what was there.
+pub const IMPORTED_CONTENT: &str = "imported_content";
+
+impl Workspace {
+    /// Seals what is not there yet, and reads it back.
+    ///
+    /// # Errors
+    /// As [`Workspace::snapshot`]; `Store` where what was stored is not what was read.
+    pub(super) fn import(
+        &self,
+        context: &Context,
+        options: &SnapshotOptions,
+        progress: &dyn Progress,
+    ) -> Result<ImportReport, OpsError> {
+        if let Some(version) = self.find_taken(context, options)? {
+            return Ok(existing(&options.model, version));
+        }
+        let SnapshotReport { model, version, files, bytes, stored_bytes, existing, notes, .. } =
+            self.snapshot(context, options, progress)?;
+        let reference = Reference { model: model.clone(), at: At::Version(version) };
+        let id = self.resolve(context, &reference)?.manifest;
+        let (verified_files, verified_bytes) = self.read_back(id, progress)?;
+        Ok(ImportReport {
+            model,
+            version,
+            files,
+            bytes,
+            stored_bytes,
+            existing,
+            verified_files,
+            verified_bytes,
+            notes,
+        })
+    }
+
+    /// The version that was taken over from the same place with the same content (T1).
+    fn find_taken(
+        &self,
+        context: &Context,
+        options: &SnapshotOptions,
+    ) -> Result<Option<VersionNumber>, OpsError> {
+        let Source::Taken(taken) = &options.source else { return Ok(None) };
+        let from = options.labels.get(IMPORTED_FROM);
+        let (Some(content), Some(from)) = (taken.content, from) else { return Ok(None) };
+        let content = Value::String(content.to_string());
+        if self.state().model(&options.model).is_none() {
+            return Ok(None);
+        }
+        permit(&self.state(), context, &options.model, Action::Read)?;
+        let versions = self.list_versions(context, &options.model)?;
+        for version in versions.iter().rev() {
+            let manifest = self.manifest(&version.manifest)?;
+            let labels = &manifest.metadata["labels"];
+            if labels[IMPORTED_FROM] == *from && labels[IMPORTED_CONTENT] == content {
+                return Ok(Some(version.version));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Reads every file of a version from its packs; how many files and bytes there are.
+    fn read_back(&self, id: ManifestId, progress: &dyn Progress) -> Result<(u64, u64), OpsError> {
+        // From disk, whatever the caches hold.
+        let manifest = self.store.load_manifest(&id)?;
+        let files = manifest.entries().filter_map(|(_, entry)| match &entry.node {
+            Node::File(file) => Some(file),
+            Node::Directory { .. } | Node::Symlink { .. } => None,
+        });
+        let files: Vec<&FileEntry> = files.collect();
+        let bytes = files.iter().map(|file| file.bytes).sum();
+        progress.begin("reading back", bytes);
+        for file in &files {
+            let mut blake3 = blake3::Hasher::new();
+            for chunk in manifest.chunks(file) {
+                blake3.update(&self.store.read_chunk(chunk)?);
+                progress.advance(u64::from(chunk.bytes));
+            }
+            let found = BlobDigest(*blake3.finalize().as_bytes());
+            if found != file.digest {
+                let why = format!("a file of {} reads as {found}", file.digest);
+                return Err(StoreError::ManifestDamaged { manifest: id, why }.into());
+            }
+        }
+        Ok((files.len() as u64, bytes))
+    }
+}
+
+fn existing(model: &ModelName, version: VersionNumber) -> ImportReport {
+    let (files, bytes, stored_bytes, notes) = (0, 0, 0, Vec::new());
+    let (verified_files, verified_bytes, existing) = (0, 0, true);
+    ImportReport {
+        model: model.clone(),
+        version,
+        files,
+        bytes,
+        stored_bytes,
+        existing,
+        verified_files,
+        verified_bytes,
+        notes,
+    }
+}

@@ -1,0 +1,160 @@
+//! A model that was found: what is known of it before it is part of a family.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::kinds::{Kind, Role};
+use super::names::Name;
+use super::scan::{Part, Reading, Scanned, parts_of};
+use super::units::Shape;
+use crate::format::ids::{BlobDigest, ContentDigest};
+use crate::format::manifest::Mtime;
+
+/// A part that is in more models than this says nothing about two of them.
+const SHARERS_MAX: usize = 200;
+
+/// What another tool noted about a model.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Noted {
+    /// The family that it says it is of.
+    pub family: Option<String>,
+    /// Its place there, where that is told.
+    pub order: u64,
+    pub message: String,
+    pub params: BTreeMap<String, Value>,
+    pub metrics: BTreeMap<String, Value>,
+    pub labels: BTreeMap<String, Value>,
+}
+
+/// A file of a model.
+#[derive(Clone, Debug)]
+pub(super) struct CandidateFile {
+    pub reading: Reading,
+    pub scanned: Scanned,
+}
+
+/// One model with its files.
+#[derive(Clone, Debug)]
+pub(super) struct Candidate {
+    /// A file or a directory, below the folder that was looked at.
+    pub path: PathBuf,
+    pub shape: Shape,
+    /// In the order of their names.
+    pub files: Vec<CandidateFile>,
+    pub name: Name,
+    /// When the newest of its models was written.
+    pub modified: Mtime,
+    pub uid: u32,
+    pub noted: Noted,
+    pub parts: Vec<Part>,
+}
+
+impl Candidate {
+    /// A model of these files; `place` is the directory that they are in, below the folder.
+    pub fn new(place: PathBuf, shape: Shape, files: Vec<CandidateFile>) -> Self {
+        assert!(!files.is_empty(), "a model has a file");
+        let contents = files.iter().filter_map(|file| file.scanned.content.as_ref());
+        let parts = parts_of(contents);
+        let main = main_of(&files);
+        let path = match shape {
+            Shape::File | Shape::Group => place.join(&main.reading.name),
+            Shape::Files | Shape::Folder => place,
+        };
+        let models = files.iter().filter(|file| file.reading.kind.role == Role::Model);
+        let times = models.map(|file| file.reading.modified);
+        let modified = times.max_by_key(|time| (time.seconds, time.nanos));
+        let (modified, uid) = (modified.unwrap_or_default(), main.reading.uid);
+        let (name, noted) = (Name::of_path(&path), Noted::default());
+        Self { path, shape, files, name, modified, uid, noted, parts }
+    }
+
+    pub fn bytes(&self) -> u64 {
+        self.files.iter().map(|file| file.reading.bytes).sum()
+    }
+
+    fn models(&self) -> impl Iterator<Item = &CandidateFile> {
+        self.files.iter().filter(|file| file.reading.kind.role == Role::Model)
+    }
+
+    /// Its largest model.
+    pub fn main(&self) -> &CandidateFile {
+        main_of(&self.files)
+    }
+
+    pub fn kind(&self) -> Kind {
+        self.main().reading.kind
+    }
+
+    /// All formats of its models, each once, in the order of their words.
+    pub fn formats(&self) -> Vec<&'static str> {
+        let mut words: Vec<_> = self.models().map(|file| file.reading.kind.word).collect();
+        words.sort_unstable();
+        words.dedup();
+        words
+    }
+
+    /// Names and shapes of the tensors of its largest model.
+    pub fn architecture(&self) -> Option<u64> {
+        self.main().scanned.content.as_ref()?.architecture
+    }
+
+    /// Digests of all files, sorted; `None` where one could not be read.
+    pub fn digests(&self) -> Option<Vec<BlobDigest>> {
+        let digest = |file: &CandidateFile| Some(file.scanned.content.as_ref()?.digest);
+        let mut digests: Vec<_> = self.files.iter().map(digest).collect::<Option<_>>()?;
+        digests.sort_unstable();
+        Some(digests)
+    }
+
+    pub fn content(&self) -> Option<ContentDigest> {
+        Some(ContentDigest::of_files(&self.digests()?))
+    }
+
+    /// Files with faults.
+    pub fn faults(&self) -> Vec<(&Path, &str)> {
+        let fault = |file: &CandidateFile| file.scanned.fault.is_some();
+        let faulty = self.files.iter().filter(|file| fault(file));
+        let told = faulty.map(|file| {
+            let why = file.scanned.fault.as_deref().expect("it is one with a fault");
+            (file.reading.name.as_path(), why)
+        });
+        told.collect()
+    }
+
+    pub fn part_bytes(&self) -> u64 {
+        self.parts.iter().map(|part| u64::from(part.bytes)).sum()
+    }
+}
+
+/// The largest model, or the largest file where none is called one.
+fn main_of(files: &[CandidateFile]) -> &CandidateFile {
+    let key = |file: &&CandidateFile| (file.reading.kind.role == Role::Model, file.reading.bytes);
+    files.iter().max_by_key(key).expect("a model has a file")
+}
+
+/// How many bytes each two models have in common, the one with the lower place first.
+pub(super) fn overlaps(candidates: &[Candidate]) -> HashMap<(usize, usize), u64> {
+    let mut sharers = HashMap::<Part, Vec<usize>>::new();
+    for (place, candidate) in candidates.iter().enumerate() {
+        for part in &candidate.parts {
+            let sharers = sharers.entry(*part).or_default();
+            if sharers.len() <= SHARERS_MAX {
+                sharers.push(place);
+            }
+        }
+    }
+    let mut common = HashMap::new();
+    for (part, sharers) in sharers {
+        if SHARERS_MAX < sharers.len() {
+            continue;
+        }
+        for (index, first) in sharers.iter().enumerate() {
+            for second in &sharers[index + 1..] {
+                *common.entry((*first, *second)).or_default() += u64::from(part.bytes);
+            }
+        }
+    }
+    common
+}
