@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::document::DOCUMENT_BYTES_MAX;
-use super::{Found, cards, dvc, mlflow, trainers};
+use super::{Found, cards, dvc, mlflow, record, trainers};
 
 /// Directories between the root and a file that is still looked at.
 const DIRECTORY_COUNT_MAX: usize = 2;
@@ -12,6 +12,7 @@ const DIRECTORY_COUNT_MAX: usize = 2;
 /// A file that is known by its name. What an earlier one says counts before what a later one does.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 enum Kind {
+    Run,
     Metrics,
     ParamsJson,
     ParamsYaml,
@@ -25,6 +26,7 @@ enum Kind {
 impl Kind {
     fn of(path: &Path) -> Option<Self> {
         Some(match path.file_name()?.to_str()? {
+            record::NAME => Self::Run,
             "metrics.json" => Self::Metrics,
             "params.json" => Self::ParamsJson,
             "params.yaml" | "params.yml" => Self::ParamsYaml,
@@ -43,6 +45,7 @@ impl Kind {
     /// Why it says nothing.
     fn read(self, bytes: &[u8], found: &mut Found) -> Result<(), String> {
         match self {
+            Self::Run => record::read(bytes, found),
             Self::Metrics => trainers::metrics(bytes, found),
             Self::ParamsJson => trainers::params_json(bytes, found),
             Self::ParamsYaml => trainers::params_yaml(bytes, found),
@@ -141,7 +144,7 @@ mod tests {
 
     #[test]
     fn any_bytes_may_have_any_name() {
-        let all = "metrics.json params.json params.yaml MLmodel trainer_state.json dvc.lock config.json README.md";
+        let all = "modelfs-run.json metrics.json params.json params.yaml MLmodel trainer_state.json dvc.lock config.json README.md";
         let texts = [
             "",
             "{}",
