@@ -25,6 +25,8 @@ const CHECK_PATH_VARIABLE: &str = "MODELFS_PATH";
 const CHECK_REFERENCE_VARIABLE: &str = "MODELFS_REF";
 /// Tells it in which file its result is looked for first.
 pub const CHECK_RESULT_VARIABLE: &str = "MODELFS_RESULT";
+/// Tells a training where to write.
+pub const DRAFT_VARIABLE: &str = "MODELFS_DRAFT";
 /// What a check has of the environment of whoever runs it: where programs are, and where they look for
 /// their settings.
 const CHECK_INHERITED: [&str; 2] = ["PATH", HOME_VARIABLE];
@@ -130,6 +132,11 @@ pub fn check_environment(check: &Check, place: CheckPlace<'_>) -> Vec<(OsString,
 /// Values that a check gets from whoever runs it, and that its output must not show.
 pub fn passed_values(check: &Check) -> Vec<OsString> {
     check.pass.iter().filter_map(env::var_os).collect()
+}
+
+/// All variables of this process, for a command that is to run as if it had been started without us.
+pub fn environment() -> Vec<(OsString, OsString)> {
+    env::vars_os().collect()
 }
 
 /// The user of this process, through the door of the command line.

@@ -11,7 +11,7 @@ use super::failure::{failure_with_hint, of_io};
 use super::mount::Shown;
 use super::progress::Bar;
 use super::table::{Align, Table, bytes, count, printable};
-use crate::capture::data::{self, ColumnSummary, DataError, Fingerprint, Watcher};
+use crate::capture::data::{self, ColumnSummary, DataError, Fingerprint, Stamp, Watcher};
 use crate::ops::{Failure, FailureKind, Progress};
 
 /// A fingerprint with the path that it was asked for by.
@@ -27,7 +27,7 @@ pub fn run(arguments: &FingerprintArguments, shown: Shown) -> Result<(), Failure
     let bar = Bar::default();
     let mut found = Vec::new();
     for path in &arguments.paths {
-        found.push(take(path, &bar)?);
+        found.push(take(path, &bar)?.0);
     }
     drop(bar);
     let told = arguments.paths.iter().zip(&found).map(|(path, found)| Told { path, found });
@@ -42,14 +42,17 @@ pub fn run(arguments: &FingerprintArguments, shown: Shown) -> Result<(), Failure
 }
 
 /// The fingerprint of what is at `path`, with all cores.
-fn take(path: &Path, bar: &Bar) -> Result<Fingerprint, Failure> {
+///
+/// # Errors
+/// Where it cannot be read, or changed meanwhile.
+pub fn take(path: &Path, bar: &Bar) -> Result<(Fingerprint, Stamp), Failure> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let found = data::fingerprint(path, threads, &Shower { path, bar });
-    found.map(|(found, _)| found).map_err(|error| of_data(&error))
+    found.map_err(|error| of_data(&error))
 }
 
 /// Why there is no fingerprint, as a failure.
-pub fn of_data(error: &DataError) -> Failure {
+fn of_data(error: &DataError) -> Failure {
     let message = error.to_string();
     match error {
         DataError::Io { source, .. } => of_io(message, source),

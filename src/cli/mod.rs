@@ -24,7 +24,7 @@ mod size;
 mod sources;
 mod stats;
 mod takeover;
-
+mod training;
 mod umount;
 mod usage;
 mod verbs;
@@ -53,7 +53,7 @@ pub fn main() -> ExitCode {
     let log = start_log(&arguments.command);
     let shown = if arguments.global.json { Shown::Json } else { Shown::Text };
     match (run(&arguments, shown, log), &arguments.command) {
-        (Ok(()), _) => ExitCode::from(EXIT_DONE),
+        (Ok(code), _) => ExitCode::from(code),
         // It has told the process that started it, which says it.
         (Err(failure), Command::Mount(mount)) if mount.detached => {
             ExitCode::from(exit_code(failure.kind))
@@ -62,21 +62,31 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// Says something on standard error, where a command that ran in our place has the other stream.
+fn say_text(text: &str) {
+    // Where it is closed nobody listens.
+    drop(io::stderr().write_all(text.as_bytes()));
+}
+
 /// Prints a failure and gives its exit code.
 fn say(failure: &Failure, shown: Shown) -> ExitCode {
     let text = match shown {
         Shown::Text => failure::render_text(failure),
         Shown::Json => failure::render_json(failure),
     };
-    // Where standard error is closed, the exit code is all that is left to say.
-    drop(io::stderr().write_all(text.as_bytes()));
+    say_text(&text);
     ExitCode::from(exit_code(failure.kind))
 }
 
-fn run(arguments: &Arguments, shown: Shown, log: DaemonLog) -> Result<(), Failure> {
+/// Does what is asked for, and gives the exit code.
+fn run(arguments: &Arguments, shown: Shown, log: DaemonLog) -> Result<u8, Failure> {
     let store = || config::store(arguments.global.store.as_deref()).map_err(|e| of_config(&e));
     let sign_key = arguments.global.sign_key.as_deref();
-    match &arguments.command {
+    let done = match &arguments.command {
+        Command::Run(run) => {
+            let store = store()?;
+            return training::run::run(run, StorePlace { directory: &store, sign_key }, shown);
+        }
         Command::Mount(mount) => mount::run(mount, &store()?, sign_key, shown, log),
         Command::Umount(umount) => umount::run(umount, shown),
         Command::Inspect(arguments) => inspect::run(arguments, store, shown),
@@ -103,7 +113,8 @@ fn run(arguments: &Arguments, shown: Shown, log: DaemonLog) -> Result<(), Failur
             (None, Command::Debug(debug)) => debug::run(&debug.command, &store()?, shown),
             (None, _) => unreachable!("every other command is a verb"),
         },
-    }
+    };
+    done.map(|()| EXIT_DONE)
 }
 
 /// `policy check`: needs no store.

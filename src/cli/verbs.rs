@@ -30,6 +30,7 @@ pub fn request(command: &Command) -> Result<Option<Request>, Failure> {
     Ok(Some(match command {
         Command::Mount(_)
         | Command::Umount(_)
+        | Command::Run(_)
         | Command::Inspect(_)
         | Command::Diff(_)
         | Command::Fingerprint(_)

@@ -35,6 +35,17 @@ impl HeldSignals {
         Ok(Self(set))
     }
 
+    /// Lets them act again; those that came until now are forgotten.
+    ///
+    /// # Errors
+    /// Those of `sigtimedwait` and `pthread_sigmask`.
+    pub fn release(self) -> io::Result<()> {
+        let at_once = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: the pointers are to the set, nothing, and a local; all outlive the call.
+        while 0 < unsafe { libc::sigtimedwait(self.0.as_ref(), std::ptr::null_mut(), &at_once) } {}
+        Ok(self.0.thread_unblock()?)
+    }
+
     /// Waits for the next of them.
     fn wait(&self) -> io::Result<Received> {
         loop {
@@ -60,31 +71,48 @@ struct Received {
     from_terminal: bool,
 }
 
+/// How a command went that ran in our place.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ForegroundReport {
+    pub ending: Ending,
+    /// Names of the signals that came meanwhile, those that the terminal sent to the command itself included.
+    pub signals: Vec<&'static str>,
+}
+
 /// Runs a command to its end. Signals to us are passed on to it, those from the terminal left out,
 /// which it gets by itself.
 ///
 /// # Errors
 /// Where it cannot be started.
-pub fn run(command: &mut Command, signals: &HeldSignals) -> io::Result<Ending> {
+pub fn run(command: &mut Command, signals: &HeldSignals) -> io::Result<ForegroundReport> {
     // The child starts without our mask: the standard library sees to that.
     let mut child = command.spawn()?;
-    let status = wait(&mut child, signals)?;
-    Ok(match (status.code(), status.signal()) {
+    let mut received = Vec::new();
+    let status = wait(&mut child, signals, &mut received)?;
+    let ending = match (status.code(), status.signal()) {
         (Some(code), _) => Ending::Exit(code),
         (None, signal) => Ending::Signal(signal.unwrap_or_default()),
-    })
+    };
+    Ok(ForegroundReport { ending, signals: received })
 }
 
-fn wait(child: &mut Child, signals: &HeldSignals) -> io::Result<ExitStatus> {
+fn wait(
+    child: &mut Child,
+    signals: &HeldSignals,
+    received: &mut Vec<&'static str>,
+) -> io::Result<ExitStatus> {
     let pid = Pid::from_raw(i32::try_from(child.id()).map_err(io::Error::other)?);
     loop {
         if let Some(status) = child.try_wait()? {
             return Ok(status);
         }
-        let received = signals.wait()?;
-        let signal = Signal::try_from(received.number).ok();
-        if let Some(signal) = signal.filter(|it| *it != Signal::SIGCHLD && !received.from_terminal)
-        {
+        let next = signals.wait()?;
+        let signal = Signal::try_from(next.number).ok().filter(|it| *it != Signal::SIGCHLD);
+        let Some(signal) = signal else { continue };
+        if !received.contains(&signal.as_str()) {
+            received.push(signal.as_str());
+        }
+        if !next.from_terminal {
             // It was not reaped, so that its number is its own; it may have ended just now.
             let _ = nix::sys::signal::kill(pid, signal);
         }

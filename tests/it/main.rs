@@ -49,4 +49,5 @@ mod takeover;
 mod tamper;
 mod tensors;
 mod tidy;
+mod training;
 mod tree;

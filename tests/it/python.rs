@@ -58,6 +58,11 @@ impl Python {
         Self { interpreter: place.join("bin/python") }
     }
 
+    /// The program.
+    pub fn interpreter(&self) -> &Path {
+        &self.interpreter
+    }
+
     /// Runs a script of `tests/python`; the JSON that it prints.
     #[track_caller]
     pub fn run(&self, script: &str, arguments: &[&Path]) -> Value {

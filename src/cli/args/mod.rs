@@ -5,6 +5,7 @@ mod data;
 mod governance;
 mod inspect;
 mod takeover;
+mod training;
 
 use std::path::PathBuf;
 
@@ -19,6 +20,7 @@ pub use self::governance::{
 };
 pub use self::inspect::Inspect;
 pub use self::takeover::{Export, ExportFormat, Import, Inventory};
+pub use self::training::{DataPath, Run, Step, Training};
 use super::config::{SIGN_KEY_VARIABLE, STORE_VARIABLE};
 use super::size::parse_bytes;
 use crate::format::names::{AliasName, ModelName, NameError, Reference};
@@ -73,6 +75,7 @@ pub enum Command {
     Mount(Mount),
     Umount(Umount),
     Snapshot(Snapshot),
+    Run(Run),
     List(List),
     Show(Show),
     Inspect(Inspect),

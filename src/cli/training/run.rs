@@ -1,0 +1,275 @@
+//! `modelfs run`: one training, in the foreground, as if it had been started without us.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::{End, Recorder, Subject, own_name};
+use crate::capture::git;
+use crate::capture::record::{self, RunRecord};
+use crate::capture::redact;
+use crate::cli::args::Run;
+use crate::cli::client::StorePlace;
+use crate::cli::config::{self, DRAFT_VARIABLE};
+use crate::cli::failure::{EXIT_DONE, failure_with_hint, of_config, of_io};
+use crate::cli::mount::Shown;
+use crate::cli::{ask, print, render, say_text};
+use crate::format::names::ModelName;
+use crate::ops::{
+    Failure, FailureKind, Provenance, Report, Request, SnapshotOptions, SnapshotReport, Source,
+};
+use crate::sys::child::Ending;
+use crate::sys::foreground::{self, ForegroundReport, HeldSignals};
+
+/// What a shell adds to the number of a signal that ended a command.
+const SIGNAL_BASE: i32 = 128;
+/// Signals that ask for an end: what comes after one is no success, whatever the exit status says.
+const END_SIGNALS: [&str; 4] = ["SIGHUP", "SIGINT", "SIGQUIT", "SIGTERM"];
+/// Characters of a command that make a message.
+const MESSAGE_CHARACTERS_MAX: usize = 200;
+
+/// Where a training writes, and what is sealed of it.
+struct Place {
+    directory: PathBuf,
+    source: Source,
+}
+
+/// What came of it, for programs.
+#[derive(Serialize)]
+struct RunReport<'a> {
+    model: &'a ModelName,
+    /// As this program exits.
+    exit: u8,
+    sealed: Option<&'a SnapshotReport>,
+    /// The file that has the record, where nothing was sealed.
+    record: Option<&'a Path>,
+}
+
+/// Runs the command, and gives its exit status.
+///
+/// # Errors
+/// Where it cannot be started, or what it made can neither be sealed nor recorded.
+pub fn run(arguments: &Run, store: StorePlace<'_>, shown: Shown) -> Result<u8, Failure> {
+    let directory = config::absolute(Path::new(".")).map_err(|error| of_config(&error))?;
+    let mut notes = Vec::new();
+    let source = git::state(&directory).unwrap_or_else(|error| {
+        notes.push(format!("the state of the Git repository is not known: {error}"));
+        None
+    });
+    let root = source.as_ref().map_or(&directory, |source| &source.root);
+    let model = arguments.model.clone().map_or_else(|| model_of(root), Ok)?;
+    let place = find_place(arguments, &model, store)?;
+    let mut environment = config::environment();
+    environment.retain(|(name, _)| name != DRAFT_VARIABLE);
+    environment.push((DRAFT_VARIABLE.into(), place.directory.clone().into()));
+    let words = &arguments.command;
+    let recorder = Recorder::begin(Subject {
+        training: &arguments.training,
+        words,
+        directory: &directory,
+        environment: &environment,
+        source,
+        experimenter: own_name()?,
+    })?;
+    let (report, end) = start(words, &environment, shown)?;
+    let mut record = recorder.end(end);
+    notes.into_iter().for_each(|note| record.note(note));
+    finish(arguments, &model, &place, &report, record, store, shown)
+}
+
+/// Has the command run to its end.
+fn start(
+    words: &[OsString],
+    environment: &[(OsString, OsString)],
+    shown: Shown,
+) -> Result<(ForegroundReport, End), Failure> {
+    let (program, rest) = words.split_first().expect("the arguments ask for one");
+    let mut command = Command::new(program);
+    command.args(rest).env_clear().envs(environment.iter().cloned());
+    if shown == Shown::Json {
+        command.stdout(io::stderr());
+    }
+    let held = HeldSignals::hold();
+    let held = held.map_err(|error| of_io("cannot hold signals back", &error))?;
+    let begun = Instant::now();
+    let ran = foreground::run(&mut command, &held);
+    let report = ran.map_err(|error| {
+        let what = format!("cannot start `{}`", program.display());
+        Failure { hint: Some("nothing was recorded".to_owned()), ..of_io(what, &error) }
+    })?;
+    held.release().map_err(|error| of_io("cannot let signals act again", &error))?;
+    let signals = report.signals.clone();
+    let end = End { ending: report.ending, duration: begun.elapsed(), signals };
+    Ok((report, end))
+}
+
+/// Seals what was made, or leaves the record beside it.
+fn finish(
+    arguments: &Run,
+    model: &ModelName,
+    place: &Place,
+    report: &ForegroundReport,
+    record: RunRecord,
+    store: StorePlace<'_>,
+    shown: Shown,
+) -> Result<u8, Failure> {
+    let members = record.finish();
+    let exit = exit_of(report.ending);
+    let was_ended = report.signals.iter().any(|signal| END_SIGNALS.contains(signal));
+    let mut report = RunReport { model, exit, sealed: None, record: None };
+    if arguments.seal_on_success && exit == EXIT_DONE && !was_ended {
+        // The record is worth more than a second failure.
+        let sealed = seal(arguments, model, place, &members, store)
+            .inspect_err(|_| drop(leave(&place.directory, &members)))?;
+        return answer(&RunReport { sealed: Some(&sealed), ..report }, shown);
+    }
+    let left = leave(&place.directory, &members)?;
+    report.record = left.as_deref();
+    answer(&report, shown)
+}
+
+fn answer(report: &RunReport<'_>, shown: Shown) -> Result<u8, Failure> {
+    match (shown, report.sealed, report.record) {
+        (Shown::Json, ..) => {
+            print(&(serde_json::to_string(report).expect("a report has text keys only") + "\n"))?;
+        }
+        (Shown::Text, Some(sealed), _) => {
+            say_text(&render::text(&Report::Snapshot(sealed.clone())))
+        }
+        (Shown::Text, None, Some(file)) => {
+            let model = report.model;
+            say_text(&format!("not sealed: how `{model}` was made is in {}\n", file.display()));
+        }
+        (Shown::Text, None, None) => say_text("nothing was made, nothing is recorded\n"),
+    }
+    Ok(report.exit)
+}
+
+fn exit_of(ending: Ending) -> u8 {
+    let code = match ending {
+        Ending::Exit(code) => code,
+        Ending::Signal(signal) => SIGNAL_BASE + signal,
+        Ending::TimedOut | Ending::Interrupted => {
+            unreachable!("in the foreground nothing is ended")
+        }
+    };
+    u8::try_from(code).unwrap_or(u8::MAX)
+}
+
+/// The model that is meant where none is named.
+fn model_of(root: &Path) -> Result<ModelName, Failure> {
+    let name = root.file_name().unwrap_or_default().to_string_lossy();
+    name.parse().map_err(|error| {
+        let message = format!("`{}` gives no name of a model: {error}", root.display());
+        failure_with_hint(FailureKind::Usage, message, "name it with `--model NAME`")
+    })
+}
+
+/// The draft in the mount, or the directory that was named; without what an earlier run left there.
+fn find_place(arguments: &Run, model: &ModelName, store: StorePlace<'_>) -> Result<Place, Failure> {
+    let place = match &arguments.output {
+        Some(directory) => output(directory)?,
+        None => draft(model, store)?,
+    };
+    let is_draft = arguments.output.is_none() && !arguments.add;
+    if is_draft && let Some(name) = made_in(&place.directory)? {
+        let message = format!("the draft of `{model}` is not empty: it holds `{}`", name.display());
+        let hint = format!("`--add` seals that too; else: rm -r {}/*", place.directory.display());
+        return Err(failure_with_hint(FailureKind::Busy, message, hint));
+    }
+    let left = place.directory.join(record::NAME);
+    match fs::remove_file(&left) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(of_io(format!("cannot remove `{}`", left.display()), &error))
+        }
+        _ => Ok(place),
+    }
+}
+
+fn output(directory: &Path) -> Result<Place, Failure> {
+    let directory = config::absolute(directory).map_err(|error| of_config(&error))?;
+    let made = fs::create_dir_all(&directory);
+    made.map_err(|error| of_io(format!("cannot make `{}`", directory.display()), &error))?;
+    Ok(Place { source: Source::Path(directory.clone()), directory })
+}
+
+fn draft(model: &ModelName, store: StorePlace<'_>) -> Result<Place, Failure> {
+    let Report::Status(status) = ask(Request::Status, store)? else {
+        unreachable!("the answer to `status` is one");
+    };
+    let Some(daemon) = status.daemon else {
+        let message =
+            format!("there is no draft to write to: `{}` is not mounted", status.store.display());
+        let hint = "mount it, or name with `--output DIR` where the command writes";
+        return Err(failure_with_hint(FailureKind::NotFound, message, hint));
+    };
+    let directory = daemon.mountpoint.join(model.as_str()).join("draft");
+    match fs::metadata(&directory) {
+        Ok(_) => Ok(Place { directory, source: Source::Draft { sub: None } }),
+        Err(error) => {
+            let hint = format!("mkdir {}", daemon.mountpoint.join(model.as_str()).display());
+            let failed = of_io(format!("cannot reach the draft of `{model}`"), &error);
+            Err(Failure { hint: Some(hint), ..failed })
+        }
+    }
+}
+
+/// The first thing in a directory that is not a record of ours.
+fn made_in(directory: &Path) -> Result<Option<OsString>, Failure> {
+    let read = |error| of_io(format!("cannot read `{}`", directory.display()), &error);
+    for entry in fs::read_dir(directory).map_err(read)? {
+        let name = entry.map_err(read)?.file_name();
+        if name != record::NAME {
+            return Ok(Some(name));
+        }
+    }
+    Ok(None)
+}
+
+fn seal(
+    arguments: &Run,
+    model: &ModelName,
+    place: &Place,
+    members: &Map<String, Value>,
+    store: StorePlace<'_>,
+) -> Result<SnapshotReport, Failure> {
+    let message = arguments.message.clone().unwrap_or_else(|| {
+        let words = arguments.command.iter().map(|word| word.to_string_lossy().into_owned());
+        let shown = redact::command(&words.collect::<Vec<_>>()).join(" ");
+        shown.chars().take(MESSAGE_CHARACTERS_MAX).collect()
+    });
+    let options = SnapshotOptions {
+        model: model.clone(),
+        source: place.source.clone(),
+        message,
+        metrics: Default::default(),
+        params: Default::default(),
+        labels: Default::default(),
+        datasets: Vec::new(),
+        provenance: Box::new(Provenance::default()),
+        captured: members.clone(),
+        alias: arguments.alias.clone(),
+    };
+    match ask(Request::Snapshot(options), store)? {
+        Report::Snapshot(report) => Ok(report),
+        _ => unreachable!("the answer to `snapshot` is one"),
+    }
+}
+
+/// Leaves the record beside what was made; `None` where nothing was.
+fn leave(directory: &Path, members: &Map<String, Value>) -> Result<Option<PathBuf>, Failure> {
+    if made_in(directory)?.is_none() {
+        return Ok(None);
+    }
+    let file = directory.join(record::NAME);
+    let text = serde_json::to_string_pretty(members).expect("it has text keys only") + "\n";
+    fs::write(&file, text)
+        .map_err(|error| of_io(format!("cannot write `{}`", file.display()), &error))?;
+    Ok(Some(file))
+}

@@ -1,0 +1,276 @@
+//! `modelfs run`: a command that runs as if nobody looked, and a version that says how it was made.
+
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use serde_json::{Value, json};
+
+use crate::git::Repository;
+use crate::harness::{Bench, MODELFS, Mount, Output, bounded, status_number, wait_for};
+use crate::python::Python;
+
+/// A mount with `churn`, and a Git repository beside it.
+pub struct Workshop {
+    pub mount: Mount,
+    pub repository: Repository,
+}
+
+impl Workshop {
+    pub fn new() -> Self {
+        let mount = Mount::with_churn();
+        let repository = Repository::new(mount.bench.root.join("churn"));
+        Self { mount, repository }
+    }
+
+    /// `modelfs ARGS…` in the repository, with some variables that a training has.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = bounded(MODELFS);
+        command.args(args).current_dir(&self.repository.path);
+        self.mount.environment(&mut command);
+        command.env("GITHUB_RUN_ID", "77").env("AWS_SECRET_ACCESS_KEY", "environmentsecret");
+        command
+    }
+
+    pub fn run(&self, args: &[&str]) -> Output {
+        Output::of(&mut self.command(args))
+    }
+
+    fn metadata(&self, version: &str) -> Value {
+        serde_json::from_str(&self.mount.text(&format!("churn/{version}/metadata.json")))
+            .expect("JSON")
+    }
+
+    fn draft(&self, name: &str) -> PathBuf {
+        self.mount.path("churn/draft").join(name)
+    }
+
+    /// The record that was left in the draft.
+    fn record(&self) -> Value {
+        let text = fs::read_to_string(self.draft("modelfs-run.json")).expect("a record");
+        serde_json::from_str(&text).expect("JSON")
+    }
+
+    /// `modelfs run` of a script that goes on until it is told to end; returned once it has begun.
+    fn begun(&self, script: &str) -> Child {
+        let mut command = Command::new(MODELFS);
+        command.args(["run", "--seal-on-success", "--", "sh", "-c", script]);
+        command.current_dir(&self.repository.path).process_group(0).stderr(Stdio::null());
+        self.mount.environment(&mut command);
+        let child = command.spawn().expect("it starts");
+        wait_for("the training to begin", || self.draft("begun").exists().then_some(()));
+        child
+    }
+}
+
+/// A table with few columns, all numbers.
+fn table() -> String {
+    let rows = (0..200).map(|i| format!("{},{},{}\n", 18 + i % 60, 1_000 + 37 * i, i * i % 3 % 2));
+    format!("age,income,churned\n{}", rows.collect::<String>())
+}
+
+fn kill(pid: u32, signal: &str) {
+    Output::of(Command::new("kill").args([&format!("-{signal}"), &pid.to_string()])).ok();
+}
+
+/// Runs the training of the repository, with what must not be told among its arguments.
+fn train(workshop: &Workshop) -> Output {
+    let python = Python::models();
+    let interpreter = python.interpreter().to_str().expect("text");
+    let flags = "--data train=train.csv --step dedupe:prep.py --seal-on-success";
+    let arguments = "train.py --data train.csv --seed 7 --api-token commandsecret";
+    let words = [&["run"], &words(flags)[..], &["--", interpreter], &words(arguments)].concat();
+    workshop.run(&words)
+}
+
+fn words(line: &str) -> Vec<&str> {
+    line.split(' ').collect()
+}
+
+/// Commits a training and its data; the commit.
+fn commit_training(repository: &Repository) -> String {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python/train.py");
+    repository.write("train.py", fs::read(script).expect("a fixture"));
+    repository.write("prep.py", "# drops what is there twice\n");
+    repository.write("train.csv", table());
+    repository.git(&["remote", "add", "origin", "https://ann:gitsecret@example.org/churn.git"]);
+    repository.commit("first")
+}
+
+#[test]
+fn a_training_is_sealed_with_all_that_can_be_known_of_it() {
+    let workshop = Workshop::new();
+    let commit = commit_training(&workshop.repository);
+    let answer = train(&workshop).ok().says("churn/v1: 2 files");
+    assert_eq!(answer.stdout, "trained 5 rounds\n", "the command's own");
+    let found = workshop.metadata("v1");
+    let expected = json!({
+        "vcs": "git", "remote": "https://example.org/churn.git", "commit": commit, "branch": "main",
+        "dirty": false, "entrypoint": "train.py",
+    });
+    assert_eq!(found["source"], expected);
+    let run = &found["run"];
+    assert_eq!((&run["exit_code"], &run["ci"]), (&0.into(), &json!({"GITHUB_RUN_ID": "77"})));
+    assert!(
+        run["duration_s"].as_f64().unwrap() > 0.0
+            && run["started"].as_str() < run["ended"].as_str()
+    );
+    assert_eq!(run["command"][1], "train.py");
+    assert_eq!(run["command"].as_array().unwrap().last(), Some(&"***".into()));
+    let environment = &found["environment"];
+    assert_eq!(environment["packages"]["xgboost-cpu"], "3.2.0");
+    assert!(environment["python"].as_str().unwrap().starts_with("3."), "{environment}");
+    assert!(environment["cpu"]["processors"].as_u64() > Some(0) && environment["os"].is_string());
+    assert_eq!(environment["seeds"], json!({"seed": 7}));
+    let data = &found["datasets"][0];
+    let digest = blake3::hash(table().as_bytes()).to_string();
+    assert_eq!((&data["digest"], &data["uri"]), (&digest.into(), &"train.csv".into()));
+    assert_eq!((&data["role"], &data["rows"]), (&"train".into(), &200.into()));
+    assert_eq!(data["preprocessing"][0]["name"], "dedupe");
+    assert_eq!(data["preprocessing"][0]["file"], "prep.py");
+    assert_eq!(found["metrics"].as_object().unwrap().len(), 1, "read from its file: {found}");
+    assert_eq!(found["capture"]["missing"], json!(["interface", "params"]));
+    assert_eq!(workshop.mount.names("churn/draft"), Vec::<String>::new());
+    let all = workshop.mount.text("churn/v1/metadata.json")
+        + &workshop.mount.text(".modelfs/history.jsonl");
+    assert!(!all.contains("secret"), "{all}");
+}
+
+#[test]
+fn what_is_in_no_commit_is_told_by_digests() {
+    let workshop = Workshop::new();
+    let repository = &workshop.repository;
+    let commit = commit_training(repository);
+    let script = fs::read_to_string(repository.path.join("train.py")).expect("it was written");
+    repository.write("train.py", script + "\n");
+    repository.write("notes.txt", "not committed");
+    train(&workshop).ok().says("churn/v1: 2 files");
+    let patch = repository.git(&["diff", "--binary", "--full-index", "--no-renames", "HEAD"]);
+    let source = workshop.metadata("v1")["source"].clone();
+    assert_eq!((&source["commit"], &source["branch"]), (&commit.into(), &"main".into()));
+    assert_eq!((&source["dirty"], &source["untracked"]), (&true.into(), &1.into()), "{source}");
+    let digest =
+        Output::of(Command::new("sh").args(["-c", "printf %s \"$1\" | sha256sum", "sh", &patch]))
+            .ok();
+    assert_eq!(source["dirty_patch_sha256"], digest.stdout.split(' ').next().unwrap());
+}
+
+#[test]
+fn what_is_not_sealed_keeps_its_record_until_somebody_seals_it() {
+    let workshop = Workshop::new();
+    workshop.repository.commit("first");
+    let script = "echo w > $MODELFS_DRAFT/weights; exit $1";
+    let train = |flags: &[&str], exit: &str| {
+        let words = [&["run"][..], flags, &["--", "sh", "-c", script, "sh", exit]].concat();
+        workshop.run(&words)
+    };
+    train(&["--seal-on-success"], "3").exits(3).says("not sealed").says("modelfs-run.json");
+    assert_eq!(workshop.record()["run"]["exit_code"], 3);
+    assert_eq!(workshop.mount.names("churn/draft"), ["modelfs-run.json", "weights"]);
+    train(&[], "0")
+        .exits(5)
+        .says("the draft of `churn` is not empty: it holds `weights`")
+        .says("--add");
+    assert_eq!(workshop.record()["run"]["exit_code"], 3, "of the first one, still");
+    train(&["--add"], "0").ok().says("not sealed");
+    assert_eq!(workshop.record()["run"]["exit_code"], 0);
+    workshop.mount.seal("churn", "looked at it");
+    let found = workshop.metadata("v1");
+    assert_eq!(
+        (&found["run"]["exit_code"], &found["message"]),
+        (&0.into(), &"looked at it".into())
+    );
+    assert_eq!(found["run"]["command"], json!(["sh", "-c", script, "sh", "0"]));
+    assert_eq!(found["source"]["branch"], "main");
+    assert!(found["capture"]["auto"].as_array().unwrap().contains(&"run".into()), "{found}");
+    let report =
+        train(&["--seal-on-success", "--alias", "staging", "-m", "why", "--json"], "0").ok().json();
+    assert_eq!(
+        (&report["exit"], &report["sealed"]["version"]),
+        (&0.into(), &"v2".into()),
+        "{report}"
+    );
+    workshop.mount.assert_link("churn/staging", "v2");
+    assert_eq!(workshop.metadata("v2")["message"], "why");
+    workshop.run(&["run", "--", "true"]).ok().says("nothing was made, nothing is recorded");
+    assert_eq!(workshop.mount.names("churn/draft"), Vec::<String>::new());
+}
+
+#[test]
+fn signals_reach_the_training_and_what_was_ended_is_no_success() {
+    let workshop = Workshop::new();
+    let saves = "trap 'echo saved > $MODELFS_DRAFT/weights; exit 0' TERM INT
+                 : > $MODELFS_DRAFT/begun; while :; do sleep 0.01; done";
+    for signal in ["TERM", "INT"] {
+        let mut child = workshop.begun(saves);
+        kill(child.id(), signal);
+        assert_eq!(status_number(child.wait().expect("it ends")), 0, "as the command ended");
+        assert_eq!(workshop.mount.names("churn/draft"), ["begun", "modelfs-run.json", "weights"]);
+        assert_eq!(workshop.record()["run"]["signals"], json!([format!("SIG{signal}")]));
+        fs::remove_file(workshop.draft("begun")).expect("it is there");
+        fs::remove_file(workshop.draft("weights")).expect("it is there");
+    }
+    // From a terminal the whole group gets it.
+    let deadly = ": > $MODELFS_DRAFT/begun; while :; do sleep 0.01; done";
+    let mut child = workshop.begun(deadly);
+    Output::of(Command::new("kill").args(["-INT", "--", &format!("-{}", child.id())])).ok();
+    assert_eq!(status_number(child.wait().expect("it ends")), 130);
+    assert_eq!(workshop.record()["run"]["signal"], 2);
+    assert_eq!(workshop.mount.names("churn"), ["draft", "snapshot"], "no version");
+}
+
+#[test]
+fn a_kill_of_either_leaves_the_draft_as_it_is() {
+    let workshop = Workshop::new();
+    let endless = "echo $$ > $MODELFS_DRAFT/begun; echo w > $MODELFS_DRAFT/weights
+                   while [ -e $MODELFS_DRAFT/weights ]; do sleep 0.01; done";
+    let pid_of_training = || -> u32 {
+        wait_for("its number", || {
+            fs::read_to_string(workshop.draft("begun")).ok()?.trim().parse().ok()
+        })
+    };
+    let mut child = workshop.begun(endless);
+    wait_for("the weights", || workshop.draft("weights").exists().then_some(()));
+    kill(pid_of_training(), "KILL");
+    assert_eq!(status_number(child.wait().expect("it ends")), 137);
+    assert_eq!(workshop.mount.names("churn/draft"), ["begun", "modelfs-run.json", "weights"]);
+    assert_eq!(workshop.record()["run"]["signal"], 9);
+    for name in ["begun", "weights"] {
+        fs::remove_file(workshop.draft(name)).expect("it is there");
+    }
+    let mut child = workshop.begun(endless);
+    wait_for("the weights", || workshop.draft("weights").exists().then_some(()));
+    child.kill().expect("it runs");
+    child.wait().expect("it ends");
+    assert_eq!(workshop.mount.names("churn/draft"), ["begun", "weights"]);
+    kill(pid_of_training(), "KILL");
+    assert_eq!(workshop.mount.names("churn"), ["draft", "snapshot"], "no version");
+}
+
+#[test]
+fn without_a_mount_a_directory_is_sealed_and_without_git_there_is_no_source() {
+    let bench = Bench::new();
+    let work = bench.root.join("Fraud");
+    fs::create_dir(&work).expect("room");
+    let run = |args: &[&str]| {
+        Output::of(bounded(MODELFS).arg("--store").arg(&bench.store).args(args).current_dir(&work))
+    };
+    let sealing = ["run", "--output", "out", "--seal-on-success", "--"];
+    run(&[&sealing[..], &["sh", "-c", "echo w > out/w"]].concat()).ok().says("Fraud/v1: 1 file");
+    let found = bench.cli_json(&["show", "Fraud"])["metadata"].clone();
+    assert!(found["source"].is_null() && found["run"]["exit_code"] == 0, "{found}");
+    assert!(work.join("out/w").exists(), "left as it is");
+    run(&[&sealing[..], &["false"]].concat()).exits(1).says("not sealed");
+    assert!(work.join("out/modelfs-run.json").exists());
+    run(&["run", "--", "true"]).exits(4).says("is not mounted").says("--output DIR");
+    run(&[&sealing[..], &["no-such-program"]].concat())
+        .exits(4)
+        .says("cannot start `no-such-program`");
+    run(&["run", "--output", "out", "--data", "none.csv", "--", "touch", "out/ran"])
+        .exits(4)
+        .says("none.csv");
+    assert!(!work.join("out/ran").exists(), "it was not started");
+    run(&["run", "--step", "a:b", "--", "true"]).exits(2).says("--data");
+    run(&["run", "--output", "out"]).exits(2);
+}
