@@ -10,25 +10,40 @@ use serde_json::Value;
 pub const HIDDEN: &str = "***";
 
 /// Words of names whose values are secrets.
-const WORDS: [&str; 14] = [
+const WORDS: [&str; 21] = [
+    "accesskey",
+    "accesstoken",
     "apikey",
     "auth",
     "authorization",
+    "authtoken",
     "bearer",
+    "cookie",
     "credential",
     "credentials",
+    "pass",
     "passphrase",
     "passwd",
     "password",
+    "privatekey",
     "pwd",
     "secret",
+    "secretkey",
     "secrets",
     "token",
     "webhook",
 ];
 /// Two words that are a secret's name together.
-const PAIRS: [(&str, &str); 5] =
-    [("access", "key"), ("account", "key"), ("api", "key"), ("private", "key"), ("secret", "key")];
+const PAIRS: [(&str, &str); 8] = [
+    ("access", "key"),
+    ("account", "key"),
+    ("api", "key"),
+    ("encryption", "key"),
+    ("private", "key"),
+    ("secret", "key"),
+    ("signing", "key"),
+    ("storage", "key"),
+];
 /// How well-known keys begin.
 const PREFIXES: [&str; 11] =
     ["AKIA", "ASIA", "eyJ", "ghp_", "gho_", "ghs_", "github_pat_", "glpat-", "hf_", "sk-", "xox"];
@@ -95,30 +110,29 @@ fn is_secret_flag(word: &str) -> bool {
 
 /// A text without its secrets: it may be a script of many words.
 pub fn text(text: &str) -> String {
-    let (mut shown, mut after_flag) = (String::with_capacity(text.len()), false);
+    let (mut shown, mut is_awaited) = (String::with_capacity(text.len()), false);
     for word in text.split_inclusive(char::is_whitespace) {
         let bare = word.trim_end_matches(char::is_whitespace);
-        let hidden =
-            if std::mem::take(&mut after_flag) && !bare.starts_with('-') && !bare.is_empty() {
-                HIDDEN.to_owned()
-            } else {
-                one_word(bare)
-            };
-        shown += &hidden;
+        if !bare.is_empty() {
+            match is_awaited && !bare.starts_with('-') {
+                true => shown += HIDDEN,
+                false => shown += &one_word(bare),
+            }
+            // `--token`, `X-Api-Key:` and `Bearer` have it in the next word.
+            let heads = bare.ends_with(':') && is_secret_name(bare);
+            is_awaited = is_secret_flag(bare) || heads || bare.eq_ignore_ascii_case("bearer");
+        }
         shown += &word[bare.len()..];
-        // A word by itself is a name here, not a flag of what follows.
-        after_flag =
-            is_secret_flag(bare) && bare.len() < text.len() || bare.eq_ignore_ascii_case("bearer");
     }
     shown
 }
 
 fn one_word(word: &str) -> String {
-    if let Some((name, value)) = word.split_once('=')
-        && !value.is_empty()
-        && is_secret_name(name)
+    if let Some(at) = word.find(['=', ':'])
+        && at + 1 < word.len()
+        && is_secret_name(&word[..at])
     {
-        return format!("{name}={HIDDEN}");
+        return format!("{}{HIDDEN}", &word[..=at]);
     }
     if is_key(word.rsplit(['=', ':', '\'', '"', ',']).next().unwrap_or(word))
         || word.split(['\'', '"', '=', ',']).any(is_key)
@@ -163,7 +177,19 @@ mod tests {
         check(&["train", "--api-key=abc", "--apiKey", "x"], "train --api-key=*** --apiKey ***");
         check(&["env", "DB_PASSWORD=x", "train"], "env DB_PASSWORD=*** train");
         check(&["sh", "-c", "TOKEN=a b --password c; d"], "sh -c TOKEN=*** b --password *** d");
-        check(&["curl", "-H", "Authorization: Bearer abcdef"], "curl -H Authorization: Bearer ***");
+        check(&["curl", "-H", "Authorization: Bearer abcdef"], "curl -H Authorization: *** ***");
+        check(
+            &["curl", "-H", "X-Api-Key:abc", "-H", "Cookie:  a"],
+            "curl -H X-Api-Key:*** -H Cookie:  ***",
+        );
+        check(
+            &["sh", "-c", "x --token   abc\t--authToken  d"],
+            "sh -c x --token   ***\t--authToken  ***",
+        );
+        check(
+            &["env", "AZURE_STORAGE_KEY=x", "DB_PASS=y"],
+            "env AZURE_STORAGE_KEY=*** DB_PASS=***",
+        );
         check(&["x", "https://ann:pw@host/a@b?c"], "x https://host/a@b?c");
         check(&["x", "postgres://u:p@db:5432/x"], "x postgres://db:5432/x");
         check(&["x", "hf_aBcDeFgHiJkLmNo12345"], "x ***");
