@@ -3,6 +3,7 @@
 //! A file that is of no known format, or whose header does not parse, has no tensors: it is cut by
 //! its content, and that is never an error.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::File;
@@ -28,6 +29,8 @@ pub(super) const EXTERNAL: &str = "onnx-data";
 /// Formats of files that are no models.
 const SILENT: [&str; 4] = ["json", "parquet", "text", "unknown"];
 
+/// Bytes of a file that are read to describe it.
+const DESCRIBE_BYTES_MAX: u64 = 64 << 20;
 /// Smaller files are cut as a whole anyhow.
 const FILE_BYTES_MIN: u64 = 1_024;
 
@@ -44,6 +47,25 @@ impl ReadAt for Sealed<'_> {
 
     fn bytes(&self) -> u64 {
         self.bytes
+    }
+}
+
+/// A file of which only so much is read: what it says of itself is not worth a long look.
+struct Brief<'a> {
+    file: Sealed<'a>,
+    left: Cell<u64>,
+}
+
+impl ReadAt for Brief<'_> {
+    fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<usize> {
+        let count = self.file.read_at(offset, out)?;
+        let left = self.left.get().checked_sub(count as u64);
+        self.left.set(left.ok_or_else(|| io::Error::other("it takes too long to describe"))?);
+        Ok(count)
+    }
+
+    fn bytes(&self) -> u64 {
+        self.file.bytes
     }
 }
 
@@ -209,7 +231,8 @@ pub(super) fn describe_file(
     if SILENT.contains(&format) {
         return None;
     }
-    let described = describe(path.file_name().unwrap_or_default(), &Sealed { file, bytes }).ok()?;
+    let file = Brief { file: Sealed { file, bytes }, left: Cell::new(DESCRIBE_BYTES_MAX) };
+    let described = describe(path.file_name().unwrap_or_default(), &file).ok()?;
     let interface = described.interface().map(|it| serde_json::json!(it));
     Some(Box::new(Described { details: described.summary(), interface }))
 }
