@@ -49,6 +49,7 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
         }
         "manifest" => files(&store.join("manifests")),
         "pack" => files(&store.join("packs")),
+        "trainers" => files(&folder().join("trainers")),
         "tables" => files(&fixtures().with_file_name("tables")),
         _ => Vec::new(),
     };

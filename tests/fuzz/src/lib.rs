@@ -5,14 +5,17 @@
 mod policies;
 
 use std::ffi::OsStr;
+use std::path::Path;
 use std::sync::LazyLock;
 
 use modelfs::capture::data::{TableFormat, parse_table};
+use modelfs::capture::{Finder, redact};
 use modelfs::format::codec::{self, Codec};
 use modelfs::format::ids::{BlobDigest, ChunkId};
 use modelfs::format::manifest::{ChunkRef, Manifest, Mtime, Node, Tree};
 use modelfs::format::names::VersionNumber;
 use modelfs::format::pack;
+use modelfs::format::schema;
 use modelfs::inspect;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -30,7 +33,7 @@ const PLAIN_BYTES_MAX: usize = 1 << 20;
 pub type Target = fn(&[u8]);
 
 /// Every target by its name.
-pub const TARGETS: [(&str, Target); 11] = [
+pub const TARGETS: [(&str, Target); 12] = [
     ("inspect", fuzz_inspect),
     ("describe", fuzz_describe),
     ("manifest", fuzz_manifest),
@@ -42,7 +45,22 @@ pub const TARGETS: [(&str, Target); 11] = [
     ("expression", fuzz_expression),
     ("suite", fuzz_suite),
     ("command", fuzz_command),
+    ("trainers", fuzz_trainers),
 ];
+
+/// Files that trainers leave.
+const TRAINERS: [&str; 8] = [
+    "MLmodel",
+    "README.md",
+    "config.json",
+    "dvc.lock",
+    "metrics.json",
+    "params.json",
+    "params.yaml",
+    "trainer_state.json",
+];
+/// The most that is taken over from one of them, as JSON.
+const FOUND_BYTES_MAX: usize = 32 << 20;
 
 /// The header of a model file: a table that is found keeps its invariants.
 pub fn fuzz_inspect(file: &[u8]) {
@@ -174,6 +192,27 @@ pub fn fuzz_tables(bytes: &[u8]) {
             assert_eq!(parts.map(|it| it.rows).ok(), table.map(|it| it.rows).ok());
         }
     }
+}
+
+/// A file that a trainer left, under each of their names. What is found of it is bounded, and shows no
+/// secret by its name.
+pub fn fuzz_trainers(bytes: &[u8]) {
+    for name in TRAINERS {
+        let mut finder = Finder::default();
+        assert!(finder.wants(Path::new(name), bytes.len() as u64));
+        finder.take(Path::new(name), bytes.to_vec());
+        let found = finder.finish();
+        let mut length = 0;
+        for (member, value) in &found.members {
+            length += value.to_string().len();
+            // Whether it is as it should be is for the caller to say; it may be anything.
+            let _ = schema::check(member, value);
+        }
+        assert!(length <= FOUND_BYTES_MAX, "{length} bytes of `{name}`");
+    }
+    let text = String::from_utf8_lossy(bytes);
+    let shown = redact::text(&text);
+    assert_eq!(redact::text(&shown).lines().count(), shown.lines().count());
 }
 
 /// A manifest of these sections, from the first kind on.
