@@ -1,12 +1,18 @@
 //! The page of a diff, and plots, as a browser shows them.
 
-use std::fs;
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::BufReader;
 use std::path::Path;
 
 use crate::harness::{Bench, Output, bounded, require_program};
 
 /// A name that would be a script if it were more than text.
 const HOSTILE: &str = "</td><script>document.body.remove()</script>\"'&";
+
+/// Colours of the ground, of columns, bars and lines, and of what stands out.
+const LIGHT: [[u8; 3]; 3] = [[255; 3], [0x2f, 0x6b, 0xd8], [0xc2, 0x57, 0x0c]];
+const DARK: [[u8; 3]; 3] = [[0x14, 0x18, 0x1f], [0x6e, 0xa8, 0xff], [0xff, 0xa6, 0x57]];
 
 /// A store with three versions of a model whose tensors, files, metrics and messages have hostile names.
 fn history() -> Bench {
@@ -50,18 +56,22 @@ fn chromium(bench: &Bench, page: &Path, options: &[&str]) -> Output {
     Output::of(&mut command).ok()
 }
 
-/// Bytes of a picture of a page, which a browser draws.
-fn screenshot(bench: &Bench, page: &Path, options: &[&str]) -> Vec<u8> {
+/// How many pixels have each colour where a browser draws a page, 1,200 by 1,600 of them.
+fn colours(bench: &Bench, page: &Path, options: &[&str]) -> HashMap<[u8; 3], usize> {
     let picture = bench.root.join("page.png");
     drop(fs::remove_file(&picture));
     let shot = format!("--screenshot={}", picture.display());
     chromium(bench, page, &[&[shot.as_str()], options].concat());
-    let bytes = fs::read(&picture).expect("a picture");
-    assert!(
-        bytes.starts_with(b"\x89PNG") && bytes[16..24] == [0, 0, 4, 176, 0, 0, 6, 64],
-        "1200 x 1600"
-    );
-    bytes
+    let file = BufReader::new(File::open(&picture).expect("a picture"));
+    let mut reader = png::Decoder::new(file).read_info().expect("a picture's header");
+    let mut bytes = vec![0; reader.output_buffer_size().expect("a small picture")];
+    let info = reader.next_frame(&mut bytes).expect("a picture's pixels");
+    assert_eq!((info.width, info.height, info.bit_depth), (1_200, 1_600, png::BitDepth::Eight));
+    let mut found = HashMap::new();
+    for pixel in bytes.chunks_exact(info.color_type.samples()) {
+        *found.entry([pixel[0], pixel[1], pixel[2]]).or_default() += 1;
+    }
+    found
 }
 
 #[test]
@@ -82,11 +92,14 @@ fn a_browser_shows_the_page_of_a_diff() {
     assert_eq!(shown.matches("class=\"column\"").count(), 2, "{shown}");
     assert!(shown.contains("layer.0.weight") && shown.contains("&lt;script&gt;"), "{shown}");
 
-    let blank = bench.write("blank.html", "<!doctype html>");
-    let (blank, light) = (screenshot(&bench, &blank, &[]), screenshot(&bench, &page, &[]));
-    assert!(5 * blank.len() < light.len(), "{} and {} bytes", blank.len(), light.len());
-    let dark = screenshot(&bench, &page, &["--blink-settings=preferredColorScheme=0"]);
-    assert!(5 * blank.len() < dark.len() && light != dark);
+    let dark = ["--blink-settings=preferredColorScheme=0"];
+    for (options, [ground, bar, mark]) in [(&[][..], LIGHT), (&dark, DARK)] {
+        let found = colours(&bench, &page, options);
+        let count = |colour| found.get(&colour).copied().unwrap_or(0);
+        let counts = (count(ground), count(bar), count(mark));
+        let is_drawn = 1_000_000 < counts.0 && 5_000 < counts.1 && 50 < counts.2;
+        assert!(is_drawn, "{options:?}: {counts:?} pixels of ground, bars and marks");
+    }
     bench.cli(&["diff", "m/v1", "m/v3", "--html", "no/such/page.html"]).exits(4).says("page.html");
 }
 
@@ -115,6 +128,9 @@ fn a_log_has_metrics_and_a_plot() {
     let plot = bench.write("auc.svg", &svg);
     let shown = chromium(&bench, &plot, &["--dump-dom"]).stdout;
     assert!(shown.contains("<path class=\"line\""), "a picture by itself: {shown}");
+    let found = colours(&bench, &plot, &[]);
+    let [line, mark] = [LIGHT[1], LIGHT[2]].map(|colour| found.get(&colour).copied());
+    assert!(Some(500) < line && Some(50) < mark, "{line:?} and {mark:?} pixels");
     let hostile = bench.cli(&["log", "m", "--plot", HOSTILE]).ok().stdout;
     assert!(!hostile.contains("<script"), "{hostile}");
 }
