@@ -32,7 +32,7 @@ struct ReportWeight;
 
 impl Weighter<Pair, Arc<DiffReport>> for ReportWeight {
     fn weight(&self, _: &Pair, report: &Arc<DiffReport>) -> u64 {
-        let DiffReport { files, tensors, layers, metadata, .. } = &**report;
+        let DiffReport { files, tensors, layers, .. } = &**report;
         let entries = files.added.len()
             + files.removed.len()
             + files.renamed.len()
@@ -41,8 +41,10 @@ impl Weighter<Pair, Arc<DiffReport>> for ReportWeight {
             + tensors.removed.len()
             + 2 * (tensors.renamed.len() + tensors.changed.len() + tensors.reshaped.len())
             + layers.len();
-        let metadata = serde_json::to_vec(metadata).map_or(0, |text| text.len());
-        entries as u64 * ENTRY_BYTES + metadata as u64
+        // What else there is has as many names and values as who sealed it wrote.
+        let rest = (&report.metadata, &report.graphs, &report.ensembles, &report.values);
+        let rest = serde_json::to_vec(&rest).map_or(0, |text| text.len());
+        entries as u64 * ENTRY_BYTES + rest as u64
     }
 }
 
