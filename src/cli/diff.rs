@@ -42,7 +42,6 @@ fn write_page(report: &DiffReport, file: &Path, store: &Path) -> Result<(), Fail
 /// Tells of the versions of a model.
 pub fn run_log(log: &Log, store: &Path, shown: Shown) -> Result<(), Failure> {
     let Log { model, metric, last, plot } = log.clone();
-    let last = last.map(|last| usize::try_from(last).unwrap_or(usize::MAX));
     let metrics = plot.iter().cloned().chain(metric).collect::<Vec<_>>();
     let report = ask_log(LogOptions { model, metrics: metrics.clone(), last }, store)?;
     print(&match (plot, shown) {

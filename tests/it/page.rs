@@ -120,7 +120,7 @@ fn a_log_has_metrics_and_a_plot() {
     assert_eq!(metrics, expected.iter().collect::<Vec<_>>());
     bench.cli(&["log", "m", "--metric", "nope"]).exits(4).says("one of").says("auc");
     bench.cli(&["log", "other"]).exits(4);
-    bench.cli(&["log", "m", "--last", "0"]).exits(2);
+    bench.cli(&["log", "m", "--last", "0"]).exits(2).says("`0` is no count");
     bench.cli(&["log", "m", "--plot", "auc", "--json"]).exits(2);
 
     let svg = bench.cli(&["log", "m", "--plot", "auc"]).ok().stdout;

@@ -46,9 +46,14 @@ pub struct Log {
     #[arg(long, value_name = "NAME")]
     pub metric: Vec<String>,
     /// So many versions, the newest ones
-    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
-    pub last: Option<u32>,
+    #[arg(long, value_name = "COUNT", value_parser = parse_count)]
+    pub last: Option<usize>,
     /// Print this metric over the versions as a picture, SVG
     #[arg(long, value_name = "METRIC", conflicts_with_all = ["json", "metric"])]
     pub plot: Option<String>,
+}
+
+fn parse_count(text: &str) -> Result<usize, String> {
+    let count = text.parse().ok().filter(|count| *count != 0);
+    count.ok_or_else(|| format!("`{text}` is no count: expected a whole number from 1 on"))
 }

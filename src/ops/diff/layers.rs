@@ -102,7 +102,10 @@ impl Layers {
         sums.tensors += 1;
         match fate {
             Fate::Removed => sums.removed += 1,
-            Fate::Added => sums.added += 1,
+            Fate::Added => {
+                sums.added += 1;
+                sums.changed_bytes += bytes;
+            }
             Fate::Same => {}
             Fate::Changed(distance) => {
                 sums.changed += 1;
@@ -185,7 +188,7 @@ mod tests {
         let found = layers.finish();
         let [layer] = &found[..] else { panic!("{found:?}") };
         assert_eq!((layer.layer.as_str(), layer.tensors, layer.bytes), ("l.1", 5, 100));
-        assert_eq!((layer.changed, layer.changed_bytes), (2, 50));
+        assert_eq!((layer.changed, layer.changed_bytes), (2, 90));
         assert_eq!((layer.added, layer.removed), (1, 1));
         assert_eq!((layer.relative_l2, layer.max_abs), (Some(1.0), Some(5.0)));
     }

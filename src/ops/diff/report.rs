@@ -217,6 +217,7 @@ pub struct LayerChange {
     pub bytes: u64,
     /// In number or shape.
     pub changed: u64,
+    /// Of those, and of the added ones.
     pub changed_bytes: u64,
     pub added: u64,
     pub removed: u64,

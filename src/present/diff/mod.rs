@@ -238,9 +238,12 @@ impl Page<'_> {
         let far = |layer: &LayerChange| layer.relative_l2.unwrap_or(0.0);
         let longest = layers.iter().map(far).fold(0.0, f64::max);
         if self.plots.is_some() && longest != 0.0 {
-            let column =
-                |layer: &LayerChange| Column { label: layer.layer.clone(), value: far(layer) };
-            let columns: Vec<Column> = layers.iter().take(LAYER_COLUMNS_MAX).map(column).collect();
+            let column = |layer: &LayerChange| {
+                let label = layer.layer.clone();
+                layer.relative_l2.map(|value| Column { label, value })
+            };
+            let columns = layers.iter().filter_map(column).take(LAYER_COLUMNS_MAX);
+            let columns: Vec<Column> = columns.collect();
             let title = "Relative L2 of each layer that changed";
             self.document.blocks.push(Block::Plots(vec![plot::columns(title, &columns)]));
         }
