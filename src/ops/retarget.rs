@@ -204,13 +204,13 @@ impl Workspace {
             Some(model) => model.body()?,
             None => return Err(OpsError::NoModel { model: name.clone() }),
         };
-        let is_good = |place: &&VersionNumber| {
-            body.versions.get(**place).is_some_and(|version| {
+        let is_good = |place: VersionNumber| {
+            body.versions.get(place).is_some_and(|version| {
                 !body.vettings.of(&version.manifest).is_some_and(Vetting::is_bad)
             })
         };
         let none = OpsError::NoEarlierVersion { model: name.clone(), alias: alias.clone() };
-        places.iter().rev().skip(1).find(is_good).copied().ok_or(none)
+        earlier(&places, is_good).ok_or(none)
     }
 }
 
@@ -255,6 +255,15 @@ fn follow(places: &mut Vec<VersionNumber>, to: Option<VersionNumber>, direction:
     }
 }
 
+/// The last good place on the way that is another than where the alias is now, at its end.
+fn earlier(
+    places: &[VersionNumber],
+    is_good: impl Fn(VersionNumber) -> bool,
+) -> Option<VersionNumber> {
+    let (now, way) = places.split_last()?;
+    way.iter().rev().copied().find(|place| place != now && is_good(*place))
+}
+
 fn plan_move(model: &Model, wish: &Wish) -> Result<Move, OpsError> {
     let (name, alias) = (model.name.clone(), wish.alias.clone());
     match (wish.must, model.aliases.contains_key(&wish.alias)) {
@@ -276,9 +285,27 @@ fn plan_move(model: &Model, wish: &Wish) -> Result<Move, OpsError> {
 mod tests {
     use super::*;
 
+    fn number(text: &str) -> VersionNumber {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_rollback_passes_by_what_is_bad_and_what_is_there_now() {
+        let check = |way: &[&str], bad: &str, expected: Option<&str>| {
+            let places: Vec<_> = way.iter().map(|place| number(place)).collect();
+            let found = earlier(&places, |place| place.to_string() != bad);
+            assert_eq!(found, expected.map(number), "{way:?} without {bad}");
+        };
+        check(&["v6", "v7", "v8"], "", Some("v7"));
+        check(&["v6", "v7", "v8"], "v7", Some("v6"));
+        check(&["v6", "v7", "v8", "v7", "v8"], "v7", Some("v6"));
+        check(&["v7", "v8", "v7", "v8"], "v7", None);
+        check(&["v8"], "", None);
+        check(&[], "", None);
+    }
+
     #[test]
     fn a_second_rollback_goes_further_back() {
-        let number = |text: &str| text.parse::<VersionNumber>().unwrap();
         // `<v2` is a rollback to v2, `-` a removal.
         let way = |steps: &[&str]| {
             let mut places = Vec::new();
