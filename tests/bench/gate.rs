@@ -1,7 +1,14 @@
-//! What gates cost a promotion: 20 rules, 1,000 approvals on file, beside an alias without a gate.
+//! What a gate costs a promotion: 20 rules and 1,000 approvals on file, beside an alias without a gate.
 //!
-//! Both make the same record durable, so that the difference of the medians is the decision itself.
+//! `cargo bench --bench gate [DIRECTORY]` asks in process, then through a mount (a symbolic link and a rename over the
+//! alias, as `ln -sfn` makes them), each with the store in DIRECTORY and in memory, where an fsync costs nothing: what
+//! is left there is all that a promotion costs beyond its fsyncs. The two aliases take turns, so that the difference
+//! of their medians is the decision itself.
 
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -16,7 +23,10 @@ use modelfs::sys::io::Real;
 
 const APPROVALS: u32 = 1_000;
 const RULES: usize = 20;
-const ROUNDS: usize = 201;
+const ROUNDS: usize = 501;
+
+/// A file system without a disk below it.
+const MEMORY: &str = "/dev/shm";
 
 fn context(uid: u32) -> Context {
     let (user, groups, door) = (format!("user{uid}"), vec![uid], Door::Cli);
@@ -28,7 +38,7 @@ fn run(workspace: &Workspace, uid: u32, request: Request) {
     workspace.run(&context(uid), request, &NoProgress).expect("the store is sound");
 }
 
-fn seal(workspace: &Workspace, file: &std::path::Path, auc: f64) {
+fn seal(workspace: &Workspace, file: &Path, auc: f64) {
     let options = SnapshotOptions {
         model: "churn".parse().expect("a name"),
         source: Source::Path(file.to_owned()),
@@ -44,30 +54,12 @@ fn seal(workspace: &Workspace, file: &std::path::Path, auc: f64) {
     run(workspace, 0, Request::Snapshot(options));
 }
 
-/// Median of the microseconds that a promotion to `alias` takes.
-fn median_us(workspace: &Workspace, alias: &str) -> u128 {
-    let alias: AliasName = alias.parse().expect("a name");
-    let mut times: Vec<u128> = (0..ROUNDS)
-        .map(|round| {
-            let reference = format!("churn/v{}", round % 2 + 1);
-            let reference: Reference = reference.parse().expect("a reference");
-            let promotions = vec![Promotion { reference, alias: alias.clone() }];
-            let begun = Instant::now();
-            let options = PromoteOptions { promotions, message: String::new() };
-            run(workspace, 0, Request::Promote(options));
-            begun.elapsed().as_micros()
-        })
-        .collect();
-    times.sort_unstable();
-    times[ROUNDS / 2]
-}
-
-fn main() {
-    let place = tempfile::tempdir().expect("room for a store");
-    let file = place.path().join("model.bin");
-    std::fs::write(&file, vec![7; 4_096]).expect("room for a file");
+/// A store at `directory` with two versions that 1,000 people approved, and the rules for `prod`.
+fn fill(directory: &Path) -> Workspace {
+    let file = directory.join("model.bin");
+    fs::write(&file, vec![7; 4_096]).expect("room for a file");
     let options = OpenOptions {
-        directory: place.path().join("store"),
+        directory: directory.join("store"),
         create: true,
         holder: "gate".to_owned(),
         cache_bytes: 1 << 20,
@@ -99,10 +91,68 @@ fn main() {
     let text =
         format!("[[gate]]\nmodels = ['*']\naliases = ['prod']\nrules = [{}]\n", rules.join(", "));
     run(&workspace, 0, Request::PolicySet { text });
-    let (gated, free) = (median_us(&workspace, "prod"), median_us(&workspace, "free"));
+    workspace
+}
+
+/// Prints the medians of `promote(alias, version)` for the alias with a gate and the one without.
+fn measure(door: &str, place: &str, promote: impl Fn(&str, &str)) {
+    let (mut gated, mut free) = (Vec::new(), Vec::new());
+    for round in 0..ROUNDS {
+        let version = ["v1", "v2"][round % 2];
+        for (alias, times) in [("prod", &mut gated), ("free", &mut free)] {
+            let begun = Instant::now();
+            promote(alias, version);
+            times.push(begun.elapsed().as_micros());
+        }
+    }
+    let [gated, free] = [gated, free].map(|mut times| {
+        times.sort_unstable();
+        times[ROUNDS / 2]
+    });
+    let decision = gated.saturating_sub(free);
+    println!("{door:<18} {place:<10} {gated:>6} us {free:>6} us {decision:>6} us");
+}
+
+/// Promotes in the workspace itself.
+fn in_process(workspace: &Workspace, alias: &str, version: &str) {
+    let alias: AliasName = alias.parse().expect("a name");
+    let reference: Reference = format!("churn/{version}").parse().expect("a reference");
+    let promotions = vec![Promotion { reference, alias }];
+    run(workspace, 0, Request::Promote(PromoteOptions { promotions, message: String::new() }));
+}
+
+/// Promotes as `ln -sfn` does.
+fn by_link(model: &Path, alias: &str, version: &str) {
+    let temporary = model.join(".next");
+    symlink(version, &temporary).expect("a link that waits");
+    fs::rename(&temporary, model.join(alias)).expect("the rules are fulfilled");
+}
+
+fn modelfs(directory: &Path, args: &[&str]) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_modelfs"));
+    command.arg("--store").arg(directory.join("store")).args(args).stdout(Stdio::null());
+    let status = command.status().expect("it was built with this");
+    assert!(status.success(), "modelfs {args:?}: {status}");
+}
+
+fn main() {
+    let on_disk = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
+    let on_disk = on_disk.map_or_else(std::env::temp_dir, PathBuf::from);
     println!(
-        "promotion, median of {ROUNDS}: {gated} us with {RULES} rules and {APPROVALS} approvals, {free} us without a gate"
+        "a promotion, median of {ROUNDS}: {RULES} rules, {APPROVALS} approvals of each version"
     );
-    println!("the decision: {} us", gated.saturating_sub(free));
-    workspace.close();
+    println!("{:<18} {:<10} {:>9} {:>9} {:>9}", "", "STORE", "GATED", "FREE", "DECISION");
+    for (place, directory) in [("in memory", Path::new(MEMORY)), ("on disk", &on_disk)] {
+        let keep = tempfile::tempdir_in(directory).expect("room for a store");
+        let workspace = fill(keep.path());
+        measure("in process", place, |alias, version| in_process(&workspace, alias, version));
+        workspace.close();
+        let point = keep.path().join("models");
+        fs::create_dir(&point).expect("room for a directory");
+        let point = point.to_str().expect("a plain path");
+        modelfs(keep.path(), &["mount", point, "--background"]);
+        let model = Path::new(point).join("churn");
+        measure("through the mount", place, |alias, version| by_link(&model, alias, version));
+        modelfs(keep.path(), &["umount", point]);
+    }
 }
