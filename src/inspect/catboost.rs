@@ -1,4 +1,4 @@
-//! CatBoost: a FlatBuffer with oblivious trees, behind four letters and a length.
+//! CatBoost: a FlatBuffer with trees, behind four letters and a length.
 //!
 //! Source: `model.fbs` of CatBoost, version 1 of its format.
 
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::description::{Draft, VALUE_BYTES_MAX, first};
-use super::flatbuffer::Buffer;
+use super::flatbuffer::{Buffer, Table};
 use super::reader::Reader;
 use super::{NAME_BYTES_MAX, Stop};
 
@@ -21,8 +21,9 @@ pub struct CatboostDetails {
     /// Of the format.
     pub version: String,
     pub trees: u64,
-    /// Splits of all trees; a tree asks one question on each level.
+    /// Of all trees. A symmetric tree asks one question on each level, which counts once.
     pub splits: u64,
+    pub leaves: u64,
     /// Numbers for each row.
     pub outputs: u32,
     pub categorical_features: u64,
@@ -37,6 +38,7 @@ impl CatboostDetails {
             "version": self.version,
             "trees": self.trees,
             "splits": self.splits,
+            "leaves": self.leaves,
             "outputs": self.outputs,
             "categorical_features": self.categorical_features,
             "float_features": self.float_features,
@@ -61,7 +63,8 @@ pub(super) fn describe(
     };
     if let Some(trees) = buffer.inner(&root, 1)? {
         found.outputs = buffer.number(&trees, 0)?;
-        found.splits = buffer.vector(&trees, 1, 4)?.count;
+        found.splits = splits(&mut buffer, &trees)?;
+        found.leaves = buffer.vector(&trees, 8, 8)?.count / u64::from(found.outputs.max(1));
         found.trees = buffer.vector(&trees, 2, 4)?.count;
         found.categorical_features = buffer.vector(&trees, 4, 4)?.count;
         found.float_features = buffer.vector(&trees, 5, 4)?.count;
@@ -77,4 +80,17 @@ pub(super) fn describe(
         found.metadata.insert(key, text);
     }
     Ok(found)
+}
+
+/// Splits of symmetric trees, or the nodes of others that have a child.
+fn splits(buffer: &mut Buffer<'_, '_>, trees: &Table) -> Result<u64, Stop> {
+    let steps = buffer.vector(trees, 10, 4)?;
+    if steps.count == 0 {
+        return Ok(buffer.vector(trees, 1, 4)?.count);
+    }
+    let mut splits = 0;
+    for index in 0..steps.count {
+        splits += u64::from(buffer.number_in(steps, index)? != 0);
+    }
+    Ok(splits)
 }

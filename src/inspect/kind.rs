@@ -6,12 +6,15 @@
 use std::ffi::OsStr;
 use std::io;
 
-use super::{FileFormat, ReadAt, candidates};
+use super::reader::Reader;
+use super::{FileFormat, ReadAt, candidates, imports, zip};
 
 /// A file that begins like nothing known.
 pub const UNKNOWN: &str = "unknown";
 /// A pickle of Python, bare or packed.
 pub const PICKLE: &str = "pickle";
+/// An archive of PyTorch with a pickle in it.
+const TORCH: &str = "torch";
 /// Boosted trees.
 pub const LIGHTGBM: &str = "lightgbm";
 pub const XGBOOST_JSON: &str = "xgboost-json";
@@ -24,7 +27,7 @@ pub const SKOPS: &str = "skops";
 pub const KERAS: &str = "keras";
 
 /// Formats of which reading a file runs what the file says.
-const RUNS_CODE: [&str; 2] = [PICKLE, "torch"];
+const RUNS_CODE: [&str; 2] = [PICKLE, TORCH];
 /// Bytes that are looked at.
 const HEAD_BYTES: usize = 64;
 
@@ -51,8 +54,9 @@ pub fn kind_of(file: &dyn ReadAt, name: &OsStr) -> io::Result<&'static str> {
         Some(FileFormat::Safetensors) => "safetensors",
         Some(FileFormat::Gguf) => "gguf",
         Some(FileFormat::Npy) => "npy",
+        Some(FileFormat::Torch) if ends(&[".pt", ".pth", ".bin", ".ckpt", ".pt2"]) => TORCH,
+        Some(FileFormat::Torch) if zip::is_torch(&mut Reader::new(file))? => TORCH,
         Some(FileFormat::Torch) if ends(&[".npz"]) => "npz",
-        Some(FileFormat::Torch) if ends(&[".pt", ".pth", ".bin", ".ckpt", ".pt2"]) => "torch",
         Some(FileFormat::Torch) if ends(&[".skops"]) => SKOPS,
         Some(FileFormat::Torch) if ends(&[".keras"]) => KERAS,
         Some(FileFormat::Torch) => "zip",
@@ -64,6 +68,8 @@ pub fn kind_of(file: &dyn ReadAt, name: &OsStr) -> io::Result<&'static str> {
         _ if head.starts_with(b"tree\n") || head.starts_with(b"tree\r\n") => LIGHTGBM,
         _ if begins_as_json_with(head, "learner") => XGBOOST_JSON,
         _ if begins_as_ubjson_with(head, "learner") => XGBOOST_UBJ,
+        // Loading it does not ask how it is called, nor for the mark that new ones begin with.
+        _ if imports::is_program(&mut Reader::of_whole(file)) => PICKLE,
         _ if ends(&[".onnx"]) => "onnx",
         Some(_) if !ends(&[".pb"]) => "onnx",
         _ if ends(&[".ubj"]) => "ubjson",
@@ -120,6 +126,10 @@ mod tests {
         check(b"\x80\x04\x95....", "model.onnx", PICKLE);
         check(b"x\x9c....", "model.joblib", PICKLE);
         check(b"(lp0\n.", "model.pkl", PICKLE);
+        check(b"cos\nsystem\n(S'ls'\ntR.", "notes.txt", PICKLE);
+        check(b"N0(S'ls'\nios\nsystem\n", "weights", PICKLE);
+        check(b"cat\ndog\nbird\nRabbit\n", "labels.txt", "text");
+        check(b"class,count\nR,1\nb,2\n", "labels.csv", "text");
         check(b"GGUF\x03\0\0\0", "model.bin", "gguf");
         check(b"PK\x03\x04....", "model.pt", "torch");
         check(b"PK\x03\x04....", "data.npz", "npz");

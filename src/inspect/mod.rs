@@ -19,7 +19,6 @@ mod kind;
 mod numpy;
 mod onnx;
 mod packed;
-mod pickle;
 mod protobuf;
 mod quants;
 mod reader;
@@ -259,7 +258,12 @@ fn describe_by_word(
 ) -> Option<Result<Description, InspectError>> {
     let (reader, draft) = (&mut Reader::of_whole(file), &mut Draft::new());
     let described = match word {
-        kind::PICKLE => imports::describe(reader, draft).map(Details::Pickle),
+        kind::PICKLE => imports::describe(reader, draft).and_then(|details| {
+            if details.is_torch() {
+                torch::describe_old(&mut Reader::new(file), draft)?;
+            }
+            Ok(Details::Pickle(details))
+        }),
         kind::TFLITE => tflite::describe(reader, draft).map(Details::Tflite),
         kind::CATBOOST => catboost::describe(reader, draft).map(Details::Catboost),
         kind::SKOPS => packed::describe_skops(reader, draft).map(Details::Skops),

@@ -5,12 +5,15 @@ use std::io;
 use std::path::Path;
 
 use proptest::prelude::*;
+use serde_json::json;
 
 use super::samples::{
     field, gguf, gguf_array, gguf_line, gguf_text, gguf_value, npy, number, pickle, pickle_storage,
     pickle_tensor, safetensors, table, zip, zip64,
 };
-use super::{Dtype, FileFormat, InspectError, ReadAt, load_tensors, tensors};
+use super::{
+    Description, Details, Dtype, FileFormat, InspectError, ReadAt, describe, load_tensors, tensors,
+};
 
 const NPY_HEADER: &str = "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 2), }  \n";
 
@@ -281,4 +284,64 @@ proptest! {
         expected.sort_unstable();
         prop_assert_eq!(found, expected);
     }
+}
+
+/// Files that a library wrote, beside what it says of them, and what they say of themselves.
+fn described(facts: &str) -> Vec<(String, serde_json::Value, Description)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/formats");
+    let facts = std::fs::read(folder.join(facts)).expect("a fixture");
+    let facts: serde_json::Map<String, serde_json::Value> =
+        serde_json::from_slice(&facts).expect("facts by file");
+    let describe = |(name, facts): (String, serde_json::Value)| {
+        let file = std::fs::read(folder.join(&name)).expect("a fixture");
+        let found = describe(OsStr::new(&name), &file.as_slice()).expect("a known format");
+        (name, facts, found)
+    };
+    facts.into_iter().map(describe).collect()
+}
+
+#[test]
+fn tensors_of_pytorch_are_those_that_it_loads() {
+    for (name, facts, found) in described("torch.json") {
+        let mut listed: Vec<_> =
+            found.tensors.iter().map(|it| json!([it.name, it.dtype, it.shape])).collect();
+        listed.sort_by_key(serde_json::Value::to_string);
+        let mut expected = facts["tensors"].as_array().expect("a list").clone();
+        expected.sort_by_key(serde_json::Value::to_string);
+        assert_eq!(listed, expected, "{name}");
+        assert_eq!(found.parameters, facts["parameters"].as_u64(), "{name}");
+        let Some(Details::Pickle(pickle)) = found.details else { panic!("{name}") };
+        assert_eq!(pickle.reasons, [] as [&str; 0], "{name}");
+        assert!(pickle.complete && found.runs_code && found.notes.is_empty(), "{name}");
+    }
+}
+
+#[test]
+fn trees_of_catboost_are_those_that_it_counts() {
+    for (name, facts, found) in described("catboost.json") {
+        let Some(Details::Catboost(trees)) = found.details else { panic!("{name}") };
+        assert_eq!(json!(trees.trees), facts["trees"], "{name}");
+        assert_eq!(json!(trees.leaves), facts["leaves"], "{name}");
+        let features = facts["features"].as_array().expect("a list").len() as u64;
+        assert_eq!(trees.float_features + trees.categorical_features, features, "{name}");
+        assert_eq!(json!(trees.metadata["model_guid"]), facts["guid"], "{name}");
+        let parameters: serde_json::Value =
+            serde_json::from_str(&trees.metadata["params"]).expect("JSON");
+        assert_eq!(parameters["loss_function"]["type"], facts["loss"], "{name}");
+        if name.contains("ways") {
+            assert_eq!(trees.splits, trees.leaves - trees.trees, "{name}");
+        }
+    }
+}
+
+#[test]
+fn a_packed_pickle_of_an_archive_is_followed_too() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/formats");
+    let stored = std::fs::read(folder.join("torch-checkpoint.pt")).expect("a fixture");
+    let packed = std::fs::read(folder.join("torch-packed.pt")).expect("a fixture");
+    let described = |file: Vec<u8>| describe(OsStr::new("m"), &file.as_slice()).expect("torch");
+    let (stored, packed) = (described(stored), described(packed));
+    assert_eq!((stored.format.as_str(), packed.format.as_str()), ("torch", "torch"));
+    assert_eq!(packed.tensors, stored.tensors);
+    assert_eq!(packed.details, stored.details);
 }

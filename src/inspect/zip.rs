@@ -3,7 +3,7 @@
 //! Source: PKWARE's APPNOTE.TXT, sections 4.3 to 4.5. An archive with bytes in front of it, one of
 //! several parts, and one that is encrypted are refused.
 
-use std::io::Read;
+use std::io::{self, Read};
 use std::ops::Range;
 
 use flate2::read::DeflateDecoder;
@@ -51,12 +51,25 @@ enum Packing {
     Unknown,
 }
 
+/// Whether PyTorch would load it; false also for what is no whole archive.
+///
+/// # Errors
+/// Those of reading it.
+pub(super) fn is_torch(reader: &mut Reader<'_>) -> io::Result<bool> {
+    match read_directory(reader) {
+        Ok(members) => Ok(torch::root(&members).is_some()),
+        Err(Stop::Io(error)) => Err(error),
+        Err(Stop::Malformed(_) | Stop::Unknown) => Ok(false),
+    }
+}
+
 /// Finds the tensors of an archive that PyTorch or NumPy wrote.
 pub(super) fn parse(reader: &mut Reader<'_>) -> Result<TensorTable, Stop> {
-    let members = read_stored(reader)?;
-    if let Some(root) = torch::root(&members) {
-        return torch::parse(reader, &members, root);
+    let mut members = read_directory(reader)?;
+    if let Some(root) = torch::root(&members).map(str::to_owned) {
+        return torch::parse(reader, &members, &root);
     }
+    members.retain(Member::is_stored);
     if members.iter().any(|member| member.name.ends_with(numpy::EXTENSION)) {
         return numpy::parse_archive(reader, &members);
     }
@@ -69,18 +82,24 @@ pub(super) fn describe(
     draft: &mut Draft,
 ) -> Result<Option<Details>, Stop> {
     let table = parse(reader)?;
-    draft.add_table(&table);
     let members = read_directory(reader)?;
-    let packed = members.iter().filter(|member| member.packing != Packing::AsItIs).count();
-    if packed != 0 {
-        draft
-            .note(&format!("{packed} of its members are compressed, and their tensors not listed"));
-    }
-    let Some(root) = torch::root(&members) else { return Ok(None) };
-    torch::describe(reader, &members, root, draft).map(|details| Some(Details::Pickle(details)))
+    let packed = members.iter().filter(|member| !member.is_stored()).count();
+    let Some(root) = torch::root(&members) else {
+        if packed != 0 {
+            draft.note(&format!("{packed} of its members are compressed, and not looked into"));
+        }
+        return Ok(draft.add_table(&table));
+    };
+    let details = torch::describe(reader, &members, root, &table, draft)?;
+    Ok(Some(Details::Pickle(details)))
 }
 
 impl Member {
+    /// Whether its content stands in the archive as it is.
+    pub fn is_stored(&self) -> bool {
+        self.packing == Packing::AsItIs
+    }
+
     /// Where its content lies in the file.
     pub fn content(&self, reader: &mut Reader<'_>) -> Result<Range<u64>, Stop> {
         let mut at = self.header;
@@ -117,13 +136,6 @@ impl Member {
             }
         }
     }
-}
-
-/// The members whose content stands in the archive as it is, in the order of the directory.
-pub(super) fn read_stored(reader: &mut Reader<'_>) -> Result<Vec<Member>, Stop> {
-    let mut members = read_directory(reader)?;
-    members.retain(|member| member.packing == Packing::AsItIs);
-    Ok(members)
 }
 
 /// All members, in the order of the directory.

@@ -20,7 +20,7 @@ pub enum Danger {
 }
 
 /// Modules of which nothing is harmless, with what lies below them.
-const DANGEROUS_MODULES: [(&str, &str); 53] = [
+const DANGEROUS_MODULES: [(&str, &str); 66] = [
     ("_io", "which opens files"),
     ("_osx_support", "which runs commands"),
     ("_pickle", "which loads further pickles"),
@@ -54,7 +54,14 @@ const DANGEROUS_MODULES: [(&str, &str); 53] = [
     ("marshal", "which loads code"),
     ("multiprocessing", "which starts processes"),
     ("nt", "which runs commands"),
+    ("numpy.ctypeslib", "which reaches memory and libraries"),
+    ("numpy.distutils", "which runs commands"),
+    ("numpy.f2py", "which runs code"),
+    ("numpy.lib._datasource", "which reaches files and the network"),
+    ("numpy.lib.npyio", "which opens files"),
+    ("numpy.testing", "which runs code"),
     ("os", "which runs commands and reaches files"),
+    ("pandas.io", "which opens files"),
     ("pathlib", "which reaches files"),
     ("pdb", "which runs code"),
     ("pip", "which runs commands"),
@@ -72,12 +79,18 @@ const DANGEROUS_MODULES: [(&str, &str); 53] = [
     ("subprocess", "which runs commands"),
     ("sys", "which reaches the interpreter"),
     ("timeit", "which runs code"),
+    ("torch.distributed.rpc", "which reaches the network"),
+    ("torch.hub", "which reaches the network"),
+    ("torch.multiprocessing", "which starts processes"),
+    ("torch.package", "which imports what the file holds"),
+    ("torch.serialization", "which loads further pickles"),
+    ("torch.utils.cpp_extension", "which runs commands"),
     ("urllib", "which reaches the network"),
     ("webbrowser", "which runs commands"),
 ];
 
 /// Names that are harmful in modules that are not so as a whole.
-const DANGEROUS_NAMES: [(&str, &str, &str); 37] = [
+const DANGEROUS_NAMES: [(&str, &str, &str); 35] = [
     ("builtins", "__import__", "which imports anything"),
     ("builtins", "apply", "which calls anything"),
     ("builtins", "breakpoint", "which runs code"),
@@ -103,8 +116,6 @@ const DANGEROUS_NAMES: [(&str, &str, &str); 37] = [
     ("functools", "reduce", "which calls anything"),
     ("joblib", "load", "which loads further pickles"),
     ("numpy", "load", "which loads further pickles"),
-    ("numpy.f2py.crackfortran", "myeval", "which runs code"),
-    ("numpy.testing._private.utils", "runstring", "which runs code"),
     ("operator", "attrgetter", "which reaches any attribute"),
     ("operator", "itemgetter", "which reaches any item"),
     ("operator", "methodcaller", "which calls anything"),
@@ -210,6 +221,9 @@ const SAFE: [(&str, &[&str]); 22] = [
             "int32",
             "int64",
             "int8",
+            "uint16",
+            "uint32",
+            "uint64",
             "uint8",
         ],
     ),
@@ -232,8 +246,10 @@ const SAFE: [(&str, &[&str]); 22] = [
     ("uuid", &["UUID"]),
 ];
 
-/// Libraries whose classes models are made of.
-const LIBRARIES: [&str; 14] = [
+/// Libraries whose classes models are made of. `__torch__` is no module, but where TorchScript has the
+/// classes that its archive defines.
+const LIBRARIES: [&str; 15] = [
+    "__torch__",
     "catboost",
     "imblearn",
     "lightgbm",
@@ -308,7 +324,10 @@ mod tests {
         check("os.path", "join", Danger::Dangerous);
         check("osgeo", "x", Danger::Unknown);
         check("sklearn.tree._classes", "DecisionTreeClassifier", Danger::Library);
-        check("torch.hub", "load", Danger::Unknown);
+        check("torch.hub", "load", Danger::Dangerous);
+        check("torch.package.PackageImporter", "X", Danger::Dangerous);
+        check("torch", "uint16", Danger::Safe);
+        check("__torch__.torch.nn.modules.linear", "Linear", Danger::Library);
         check("numpy", "memmap", Danger::Unknown);
         check("numpy.testing._private.utils", "runstring", Danger::Dangerous);
         check("numpy._core.multiarray", "_reconstruct", Danger::Safe);

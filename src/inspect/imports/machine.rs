@@ -5,10 +5,10 @@ use std::rc::Rc;
 
 use super::super::description::Draft;
 use super::super::{NAME_BYTES_MAX, NESTING_MAX, Stop};
-use super::PickleDetails;
 use super::danger::todays;
 use super::opcode::{Argument, find};
 use super::source::Source;
+use super::{JOBLIB, PickleDetails};
 
 /// Values on the stack at once, and marks.
 const STACK_COUNT_MAX: usize = 1_000_000;
@@ -22,6 +22,10 @@ const TEXT_BYTES_MAX: usize = NAME_BYTES_MAX;
 const PARTS_MAX: usize = 32;
 /// The newest version of pickles.
 const PROTOCOL_MAX: u8 = 5;
+/// Opcodes that call what was imported.
+const CALLS: [u8; 6] = [b'R', b'i', b'o', b'b', 0x81, 0x92];
+/// Opcodes that are followed up to the first call.
+const CALL_OPCODES_MAX: u64 = 1_000_000;
 /// What stands in a pickle of joblib for an array that follows it.
 const ARRAY: (&str, &str) = ("joblib.numpy_pickle", "NumpyArrayWrapper");
 
@@ -63,6 +67,8 @@ pub struct Machine<'m, 'a, 'b> {
     /// Pickles around this one.
     around: Vec<Frame>,
     memo_bytes_left: usize,
+    /// Whether arrays of joblib are read as opcodes, as all that knows nothing of joblib does.
+    is_plain: bool,
 }
 
 impl<'m, 'a: 'm, 'b: 'a> Machine<'m, 'a, 'b> {
@@ -72,7 +78,29 @@ impl<'m, 'a: 'm, 'b: 'a> Machine<'m, 'a, 'b> {
         draft: &'m mut Draft,
     ) -> Self {
         let (now, around) = (Frame::default(), Vec::new());
-        Self { source, details, draft, now, around, memo_bytes_left: MEMO_BYTES_MAX }
+        let memo_bytes_left = MEMO_BYTES_MAX;
+        Self { source, details, draft, now, around, memo_bytes_left, is_plain: false }
+    }
+
+    /// As a program reads it that knows nothing of joblib.
+    pub fn plain(self) -> Self {
+        Self { is_plain: true, ..self }
+    }
+
+    /// Whether it calls what it imported before anything in it is wrong; also where that takes long to
+    /// tell.
+    pub fn calls(mut self) -> bool {
+        for _ in 0..CALL_OPCODES_MAX {
+            let Ok(opcode) = self.source.byte() else { return false };
+            let Some((_, argument)) = find(opcode) else { return false };
+            if self.step(opcode, argument).is_err() || opcode == b'.' {
+                return false;
+            }
+            if CALLS.contains(&opcode) && !self.details.globals.is_empty() {
+                return true;
+            }
+        }
+        true
     }
 
     /// Follows the pickle to its end.
@@ -327,7 +355,7 @@ impl<'m, 'a: 'm, 'b: 'a> Machine<'m, 'a, 'b> {
     /// The state of an object; that of joblib's stand-in is followed by the array itself.
     fn build(&mut self) -> Result<(), Stop> {
         let state = self.pop()?;
-        let is_array = matches!(self.top()?, Item::Array);
+        let is_array = matches!(self.top()?, Item::Array) && !self.is_plain;
         match state {
             Item::Dictionary(state) if is_array => self.step_over_array(&state),
             _ if is_array => Err(Stop::Malformed("an array is not described")),
@@ -337,7 +365,7 @@ impl<'m, 'a: 'm, 'b: 'a> Machine<'m, 'a, 'b> {
 
     fn step_over_array(&mut self, state: &[(Rc<str>, Item)]) -> Result<(), Stop> {
         let wrong = || Stop::Malformed("an array is not described");
-        "joblib".clone_into(&mut self.details.writer);
+        JOBLIB.clone_into(&mut self.details.writer);
         let field = |name: &str| state.iter().find(|(key, _)| &**key == name).map(|(_, item)| item);
         let (Some(Item::Tuple(shape)), Some(Item::Dtype(dtype))) = (field("shape"), field("dtype"))
         else {

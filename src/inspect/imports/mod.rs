@@ -10,7 +10,6 @@ mod opcode;
 mod source;
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -32,6 +31,9 @@ const REASON_COUNT_MAX: usize = 100;
 const PICKLE_COUNT_MAX: u64 = 100_000;
 /// What the first pickle of a file that PyTorch wrote before it wrote archives holds.
 const TORCH_MAGIC: [u8; 14] = *b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19";
+/// Who wrote such a file.
+const TORCH: &str = "torch";
+const JOBLIB: &str = "joblib";
 /// Pickles of such a file; behind them lie the storages.
 const TORCH_PICKLES: u64 = 5;
 
@@ -83,6 +85,11 @@ impl PickleDetails {
         summary
     }
 
+    /// Whether PyTorch wrote it, as no archive.
+    pub(super) fn is_torch(&self) -> bool {
+        self.writer == TORCH
+    }
+
     fn add_reason(&mut self, reason: String) {
         if self.reasons.len() < REASON_COUNT_MAX && !self.reasons.contains(&reason) {
             self.reasons.push(reason);
@@ -118,7 +125,7 @@ pub(super) fn describe(reader: &mut Reader<'_>, draft: &mut Draft) -> Result<Pic
     let head = reader.bytes_of(&(0..file.end.min(TORCH_MAGIC.len() as u64)))?;
     let is_torch = head.starts_with(&TORCH_MAGIC);
     let mut details = PickleDetails { complete: true, ..PickleDetails::default() };
-    details.writer = if is_torch { "torch" } else { "pickle" }.to_owned();
+    details.writer = if is_torch { TORCH } else { "pickle" }.to_owned();
     let compression = Compression::of(&head);
     details.compression = compression.map(|it| it.word().to_owned());
     let Some(mut source) = Source::new(reader, file, compression) else {
@@ -128,18 +135,54 @@ pub(super) fn describe(reader: &mut Reader<'_>, draft: &mut Draft) -> Result<Pic
         return Ok(details);
     };
     follow_all(&mut source, is_torch, &mut details, draft)?;
+    if details.writer == JOBLIB {
+        drop(source);
+        let range = 0..reader.bytes();
+        if let Some(mut source) = Source::new(reader, range, compression) {
+            follow_plainly(&mut source, &mut details, draft)?;
+        }
+    }
     Ok(details)
+}
+
+/// Whether a file calls what it imports, if it is loaded as a pickle: not all begin as one.
+pub(super) fn is_program(reader: &mut Reader<'_>) -> bool {
+    let (mut details, mut draft) = (PickleDetails::default(), Draft::new());
+    Machine::new(&mut Source::of(reader), &mut details, &mut draft).calls()
+}
+
+/// Adds what a file of joblib imports in what joblib takes for arrays and other programs for opcodes.
+fn follow_plainly(
+    source: &mut Source<'_, '_>,
+    details: &mut PickleDetails,
+    draft: &mut Draft,
+) -> Result<(), Stop> {
+    let mut plain = PickleDetails::default();
+    match Machine::new(source, &mut plain, draft).plain().follow() {
+        Err(Stop::Io(error)) => return Err(Stop::Io(error)),
+        Ok(()) | Err(Stop::Malformed(_) | Stop::Unknown) => {}
+    }
+    for (path, danger) in plain.globals {
+        if !details.globals.contains_key(&path) && path.chars().all(is_of_name) {
+            details.add_reason(format!("without joblib it imports `{path}`, from within an array"));
+            details.globals.insert(path, danger);
+        }
+    }
+    Ok(())
+}
+
+/// Whether names of modules and what is in them have it: numbers read as opcodes seldom do.
+fn is_of_name(letter: char) -> bool {
+    letter.is_alphanumeric() || matches!(letter, '_' | '.')
 }
 
 /// Adds what a pickle within a file does.
 pub(super) fn describe_part(
-    reader: &mut Reader<'_>,
-    part: Range<u64>,
+    pickle: &[u8],
     details: &mut PickleDetails,
     draft: &mut Draft,
 ) -> Result<(), Stop> {
-    let mut source = Source::new(reader, part, None).expect("what is not compressed has a source");
-    follow_all(&mut source, false, details, draft)
+    follow_all(&mut Source::of(&mut Reader::of_whole(&pickle)), false, details, draft)
 }
 
 /// Follows pickles up to the end, or to where an old file of PyTorch has its storages.

@@ -94,6 +94,13 @@ impl Read for Part<'_, '_> {
 }
 
 impl<'a, 'b: 'a> Source<'a, 'b> {
+    /// All of what is not compressed.
+    pub fn of(reader: &'a mut Reader<'b>) -> Self {
+        let range = 0..reader.bytes();
+        let bytes = Bytes::Plain { reader, range };
+        Self { bytes, place: 0, ahead: None, left: WORK_BYTES_MAX }
+    }
+
     /// `None` where the compression is not known here.
     pub fn new(
         reader: &'a mut Reader<'b>,

@@ -148,3 +148,18 @@ fn rings_bombs_and_towers_come_to_an_end() {
     assert_eq!(found.notes, ["not all imports are listed: there are too many"]);
     assert!(found.summary().to_string().len() <= super::super::SUMMARY_BYTES_MAX);
 }
+
+#[test]
+fn what_joblib_takes_for_an_array_is_read_as_others_read_it() {
+    let file = |array: &[u8]| {
+        let wrapper = b"cjoblib.numpy_pickle\nNumpyArrayWrapper\n)\x81}(Vshape\n(I".to_vec();
+        let state = format!("{}\ntVdtype\ncnumpy\ndtype\n(Vu1\ntRub", array.len());
+        [wrapper, state.into(), array.to_vec(), b".".to_vec()].concat()
+    };
+    let found = details(&file(b"\x01\x02\x03"));
+    assert_eq!((found.writer.as_str(), found.reasons.len()), ("joblib", 0), "{found:?}");
+    let found = details(&file(b"cos\nsystem\n(S'ls'\ntR."));
+    assert!(found.complete, "{found:?}");
+    assert_eq!(found.globals.get("os.system"), Some(&Danger::Dangerous), "{found:?}");
+    assert_eq!(found.reasons, ["without joblib it imports `os.system`, from within an array"]);
+}

@@ -4,20 +4,37 @@
 //! `<root>/constants/`. A tensor here is a storage: several views of it are one.
 //! Source: `torch/serialization.py` and `caffe2/serialize/inline_container.h` of PyTorch.
 
-use std::collections::HashMap;
+mod names;
+mod pickle;
+
+use std::collections::{HashMap, HashSet};
 
 use super::description::Draft;
+use super::dtype::element_count;
 use super::imports;
-use super::pickle::{self, Storage};
 use super::reader::Reader;
 use super::table::TableBuilder;
 use super::zip::Member;
-use super::{Dtype, FileFormat, PickleDetails, Stop, TensorTable};
+use super::{
+    Dtype, FileFormat, HEADER_BYTES_MAX, PickleDetails, Stop, Tensor, TensorInfo, TensorTable,
+};
 
+use pickle::{Named, Scan, Storage};
+
+/// Where storages are, below the root, and what the names of their tensors begin with. The pickle that
+/// speaks of them is called as the folder.
+const FOLDERS: [(&str, &str); 2] = [("data", ""), ("constants", "constants.")];
+/// Bytes at the start of an old file that are read for its pickles at first, how many times more if they
+/// go on behind them, and at most.
+const OLD_BYTES: u64 = 64 << 10;
+const OLD_BYTES_GROWTH: u64 = 16;
+const OLD_BYTES_MAX: u64 = 16 << 20;
+/// Which pickle of an old file is the object.
+const OLD_OBJECT: usize = 4;
 /// The pickle of an archive, behind its root.
 const PICKLE: &str = "/data.pkl";
 /// Bytes of the text `little` and some space.
-const BYTE_ORDER_BYTES_MAX: u64 = 16;
+const BYTE_ORDER_BYTES_MAX: usize = 16;
 
 /// The directory in which all members of an archive are; `None` when PyTorch did not write it.
 pub(super) fn root(members: &[Member]) -> Option<&str> {
@@ -34,18 +51,17 @@ pub(super) fn parse(
     let mut table = TableBuilder::new(reader.bytes());
     let mut format = FileFormat::Torch;
     let is_little = is_little_endian(reader, members, root)?;
-    for (folder, prefix) in [("data", ""), ("constants", "constants.")] {
+    for (folder, prefix) in FOLDERS {
         let mut storages = HashMap::new();
         if let Some(member) = find(members, &format!("{root}/{folder}.pkl")) {
             if folder == "constants" {
                 format = FileFormat::TorchScript;
             }
-            let content = member.content(reader)?;
-            let found = pickle::scan(&reader.bytes_of(&content)?);
+            let found = pickle::scan(&member.unpacked(reader, HEADER_BYTES_MAX as usize)?);
             storages.extend(found.into_iter().map(|storage| (storage.key.clone(), storage)));
         }
         let path = format!("{root}/{folder}/");
-        for member in members {
+        for member in members.iter().filter(|member| member.is_stored()) {
             let Some(key) = member.name.strip_prefix(&path) else { continue };
             let storage = storages.remove(key);
             let storage = storage.filter(|_| is_little).unwrap_or_else(|| Storage::unknown(key));
@@ -62,22 +78,83 @@ pub(super) fn parse(
     table.finish(format)
 }
 
-/// What the pickles of the archive below `root` would import.
+/// Lists the tensors of the archive below `root`, and what its pickles would import.
 pub(super) fn describe(
     reader: &mut Reader<'_>,
     members: &[Member],
     root: &str,
+    table: &TensorTable,
     draft: &mut Draft,
 ) -> Result<PickleDetails, Stop> {
-    let is_script = members.iter().any(|member| member.name == format!("{root}/constants.pkl"));
+    let is_script = find(members, &format!("{root}/constants.pkl")).is_some();
     let writer = if is_script { "torch.jit" } else { "torch" };
     let mut found =
         PickleDetails { writer: writer.to_owned(), complete: true, ..PickleDetails::default() };
+    let mut listed = HashSet::new();
     for member in members.iter().filter(|member| member.name.ends_with(".pkl")) {
-        let content = member.content(reader)?;
-        imports::describe_part(reader, content, &mut found, draft)?;
+        let pickle = member.unpacked(reader, HEADER_BYTES_MAX as usize)?;
+        imports::describe_part(&pickle, &mut found, draft)?;
+        let is_of = |folder: &str| member.name == format!("{root}/{folder}.pkl");
+        if let Some((folder, prefix)) = FOLDERS.iter().find(|(folder, _)| is_of(folder)) {
+            let scan = pickle::scan_tensors(&pickle);
+            let keys = scan.tensors.iter().map(|it| &scan.storages[it.storage].key);
+            listed.extend(keys.map(|key| format!("{folder}/{key}")));
+            listed.extend(scan.tensors.iter().map(|it| format!("{prefix}{}", it.name)));
+            list_tensors(&scan, prefix, draft);
+        }
+    }
+    // What no pickle has a name for.
+    for Tensor { name, dtype, shape, .. } in &table.tensors {
+        if !listed.contains(name) {
+            let (name, shape) = (name.clone(), shape.clone());
+            let tensor = TensorInfo { name, dtype: dtype.to_string(), shape, location: None };
+            draft.add_tensor(tensor, None);
+        }
     }
     Ok(found)
+}
+
+/// Lists the tensors of a file from before PyTorch wrote archives: some pickles one behind the other, of
+/// which the fourth is the object, and the storages behind them.
+pub(super) fn describe_old(reader: &mut Reader<'_>, draft: &mut Draft) -> Result<(), Stop> {
+    let mut window = OLD_BYTES;
+    loop {
+        let head = reader.bytes_of(&(0..window.min(reader.bytes())))?;
+        if let Some(scan) = old_object(&head) {
+            list_tensors(&scan, "", draft);
+            return Ok(());
+        }
+        if reader.bytes() <= window || OLD_BYTES_MAX <= window {
+            draft.note("its tensors are not listed: their pickle cannot be followed");
+            return Ok(());
+        }
+        window *= OLD_BYTES_GROWTH;
+    }
+}
+
+fn old_object(head: &[u8]) -> Option<Scan> {
+    let mut at = 0;
+    for _ in 1..OLD_OBJECT {
+        at += pickle::scan_tensors(&head[at..]).bytes?;
+    }
+    Some(pickle::scan_tensors(&head[at..])).filter(|scan| scan.bytes.is_some())
+}
+
+/// Lists the tensors of a pickle; of those that are all of the same elements, the first is counted.
+fn list_tensors(scan: &Scan, prefix: &str, draft: &mut Draft) {
+    let mut first = Vec::with_capacity(scan.storages.len());
+    let mut end = 0_u64;
+    for storage in &scan.storages {
+        first.push(end);
+        end = end.saturating_add(storage.count);
+    }
+    for Named { name, shape, storage, offset } in &scan.tensors {
+        let start = first[*storage].saturating_add(*offset);
+        let end = start.saturating_add(element_count(shape).unwrap_or(u64::MAX));
+        let (name, shape) = (format!("{prefix}{name}"), shape.clone());
+        let dtype = scan.storages[*storage].dtype.to_string();
+        draft.add_tensor(TensorInfo { name, dtype, shape, location: None }, Some(start..end));
+    }
 }
 
 /// The best that is known of a storage of `length` bytes: its tensor's shape, its number of
@@ -98,11 +175,8 @@ fn find<'a>(members: &'a [Member], name: &str) -> Option<&'a Member> {
 /// Whether its numbers are little endian, which they are unless a member says otherwise.
 fn is_little_endian(reader: &mut Reader<'_>, members: &[Member], root: &str) -> Result<bool, Stop> {
     let Some(member) = find(members, &format!("{root}/byteorder")) else { return Ok(true) };
-    let content = member.content(reader)?;
-    if BYTE_ORDER_BYTES_MAX < content.end - content.start {
-        return Ok(false);
-    }
-    Ok(reader.bytes_of(&content)?.trim_ascii() == b"little")
+    let text = member.unpacked(reader, BYTE_ORDER_BYTES_MAX);
+    Ok(text?.trim_ascii() == b"little")
 }
 
 #[cfg(test)]

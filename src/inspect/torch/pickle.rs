@@ -9,8 +9,10 @@
 use std::collections::HashMap;
 use std::mem;
 
-use super::dtype::element_count;
-use super::{Dtype, NAME_BYTES_MAX, NESTING_MAX, RANK_MAX, TABLE_BYTES_MAX};
+use super::super::description::DESCRIPTION_BYTES_MAX;
+use super::super::dtype::element_count;
+use super::super::{Dtype, NAME_BYTES_MAX, NESTING_MAX, RANK_MAX, TABLE_BYTES_MAX};
+use super::names::{Callable, callable};
 
 /// Values on the stack at once.
 const STACK_COUNT_MAX: usize = 1_000_000;
@@ -40,17 +42,48 @@ impl Storage {
     }
 }
 
-/// The storages of a pickle, in its order, each key once.
+/// One tensor by one of its names, which is empty where the pickle is nothing but the tensor.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Named {
+    pub name: String,
+    pub shape: Vec<u64>,
+    /// Index of its storage.
+    pub storage: usize,
+    /// Its first element in the storage.
+    pub offset: u64,
+}
+
+/// What a pickle says of tensors.
+#[derive(Debug, Default)]
+pub(super) struct Scan {
+    /// In its order, each key once.
+    pub storages: Vec<Storage>,
+    /// As they are met from its root on, also those that share a storage.
+    pub tensors: Vec<Named>,
+    /// Of the pickle; `None` when it could not be followed to its end.
+    pub bytes: Option<usize>,
+}
+
+/// The storages of a pickle.
 pub(super) fn scan(pickle: &[u8]) -> Vec<Storage> {
-    let mut machine = Machine::new(pickle);
+    follow(Machine::new(pickle)).storages
+}
+
+/// The storages and tensors of a pickle.
+pub(super) fn scan_tensors(pickle: &[u8]) -> Scan {
+    follow(Machine { list_bytes_left: DESCRIPTION_BYTES_MAX, ..Machine::new(pickle) })
+}
+
+fn follow(mut machine: Machine<'_>) -> Scan {
     let mut state = Some(Step::Next);
     while let Some(Step::Next) = state {
         state = machine.step();
     }
-    if let (Some(Step::End), Some(result)) = (state, machine.stack.last().copied()) {
+    let bytes = state.map(|_end| machine.at);
+    if let (Some(_), Some(result)) = (bytes, machine.stack.last().copied()) {
         machine.name_tensors(result, &mut String::new(), 0);
     }
-    machine.storages
+    Scan { storages: machine.storages, tensors: machine.named, bytes }
 }
 
 enum Step {
@@ -75,22 +108,6 @@ enum Item {
     Tensor(u32),
 }
 
-/// What a name that would be imported stands for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Callable {
-    /// A class of storages.
-    Storage(Dtype),
-    /// A dtype of PyTorch.
-    Element(Dtype),
-    /// Makes a tensor of a storage, an offset, a size and strides.
-    Rebuild,
-    /// Its first argument, with something around it.
-    Wrap,
-    /// Calls its first argument with its third.
-    RebuildFromType,
-    Other,
-}
-
 /// A tensor in a storage. Its size and strides are looked at when it gets its name.
 #[derive(Clone, Copy, Debug)]
 struct View {
@@ -112,8 +129,11 @@ struct Machine<'a> {
     storages: Vec<Storage>,
     storage_by_key: HashMap<&'a [u8], u32>,
     tensors: Vec<View>,
+    named: Vec<Named>,
     kept_left: usize,
     name_bytes_left: usize,
+    /// Of `named`.
+    list_bytes_left: usize,
 }
 
 // All methods give `None` where the pickle cannot be followed any further.
@@ -129,8 +149,10 @@ impl<'a> Machine<'a> {
             storages: Vec::new(),
             storage_by_key: HashMap::new(),
             tensors: Vec::new(),
+            named: Vec::new(),
             kept_left: KEPT_COUNT_MAX,
             name_bytes_left: TABLE_BYTES_MAX,
+            list_bytes_left: 0,
         }
     }
 
@@ -504,8 +526,9 @@ impl<'a> Machine<'a> {
         path.push_str(&part);
     }
 
-    /// The first tensor that is all of its storage names it, else the first in it.
+    /// Lists a tensor. The first that is all of its storage names that too, else the first in it.
     fn name_tensor(&mut self, view: View, path: &str) {
+        self.list_tensor(view, path);
         let storage = &self.storages[view.storage as usize];
         if storage.shape.is_some() {
             return;
@@ -520,6 +543,19 @@ impl<'a> Machine<'a> {
         let storage = &mut self.storages[view.storage as usize];
         storage.name = Some(path.to_owned());
         storage.shape = shape;
+    }
+
+    fn list_tensor(&mut self, view: View, path: &str) {
+        let (Some(shape), Item::Int(offset)) = (self.numbers(view.size), view.offset) else {
+            return;
+        };
+        let Ok(offset) = u64::try_from(offset) else { return };
+        let bytes = size_of::<Named>() + path.len() + 8 * shape.len();
+        if let Some(left) = self.list_bytes_left.checked_sub(bytes) {
+            self.list_bytes_left = left;
+            let (name, storage) = (path.to_owned(), view.storage as usize);
+            self.named.push(Named { name, shape, storage, offset });
+        }
     }
 
     /// The shape of a tensor that is all of its storage, row after row.
@@ -588,73 +624,9 @@ fn signed(bytes: &[u8]) -> Item {
     Item::Int(i64::from_le_bytes(wide))
 }
 
-/// What is imported by this name, as far as it is known here.
-fn callable(module: &[u8], name: &[u8]) -> Callable {
-    match (module, name) {
-        (b"torch.storage", b"UntypedStorage" | b"TypedStorage" | b"_TypedStorage") => {
-            Callable::Storage(Dtype::Other)
-        }
-        (b"torch" | b"torch.cuda", _) => match name.strip_suffix(b"Storage") {
-            Some(kind) => Callable::Storage(storage_dtype(kind)),
-            None => element_dtype(name).map_or(Callable::Other, Callable::Element),
-        },
-        (
-            b"torch._utils",
-            b"_rebuild_tensor"
-            | b"_rebuild_tensor_v2"
-            | b"_rebuild_tensor_v3"
-            | b"_rebuild_qtensor",
-        ) => Callable::Rebuild,
-        (b"torch._utils", b"_rebuild_parameter" | b"_rebuild_parameter_with_state") => {
-            Callable::Wrap
-        }
-        (b"torch._tensor", b"_rebuild_from_type_v2") => Callable::RebuildFromType,
-        _ => Callable::Other,
-    }
-}
-
-/// The dtype of the class of storages whose name is `kind` and `Storage`.
-fn storage_dtype(kind: &[u8]) -> Dtype {
-    match kind {
-        b"Double" => Dtype::F64,
-        b"Float" => Dtype::F32,
-        b"Half" => Dtype::F16,
-        b"BFloat16" => Dtype::Bf16,
-        b"Long" => Dtype::I64,
-        b"Int" | b"QInt32" => Dtype::I32,
-        b"Short" => Dtype::I16,
-        b"Char" | b"QInt8" => Dtype::I8,
-        b"Byte" | b"QUInt8" => Dtype::U8,
-        b"Bool" => Dtype::Bool,
-        _ => Dtype::Other,
-    }
-}
-
-/// The dtype that PyTorch calls `torch.<name>`.
-fn element_dtype(name: &[u8]) -> Option<Dtype> {
-    Some(match name {
-        b"float64" => Dtype::F64,
-        b"float32" => Dtype::F32,
-        b"float16" => Dtype::F16,
-        b"bfloat16" => Dtype::Bf16,
-        b"float8_e4m3fn" | b"float8_e4m3fnuz" => Dtype::F8E4m3,
-        b"float8_e5m2" | b"float8_e5m2fnuz" => Dtype::F8E5m2,
-        b"int64" => Dtype::I64,
-        b"int32" => Dtype::I32,
-        b"int16" => Dtype::I16,
-        b"int8" => Dtype::I8,
-        b"uint64" => Dtype::U64,
-        b"uint32" => Dtype::U32,
-        b"uint16" => Dtype::U16,
-        b"uint8" => Dtype::U8,
-        b"bool" => Dtype::Bool,
-        _ => return None,
-    })
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::samples::{
+    use super::super::super::samples::{
         pickle, pickle_numbers, pickle_storage, pickle_tensor, pickle_text,
     };
     use super::*;
@@ -737,7 +709,7 @@ mod tests {
         let long = pickle(&[(&part, pickle(&[(&part, tensor("0"))])[2..].to_vec())]);
         // The inner pickle ends the outer one: only its own part of the name is there.
         assert_eq!(scan(&long)[0].name.as_deref(), Some(part.as_str()));
-        let whole = super::super::samples::pickle_dictionary;
+        let whole = super::super::super::samples::pickle_dictionary;
         let long = pickle(&[(&part, whole(&[(&part, tensor("0"))])), ("b", tensor("1"))]);
         let names: Vec<_> = scan(&long).into_iter().map(|storage| storage.name).collect();
         assert_eq!(names, [None, Some("b".to_owned())]);
