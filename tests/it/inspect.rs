@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::harness::{Bench, Mount, Output, as_user_command, require_root};
 use crate::python::Python;
@@ -38,15 +38,9 @@ fn found(description: &Value, path: &str) -> Value {
     lookup(description, path).cloned().unwrap_or(Value::Null)
 }
 
-#[test]
-fn a_description_says_what_the_library_of_the_format_says() {
-    let python = Python::models();
-    let bench = Bench::new();
-    let folder = bench.root.join("models");
-    fs::create_dir(&folder).expect("a fresh directory");
-    let expected = python.run("inspected.py", &[&folder]);
-    let expected = expected.as_object().expect("files by name");
-    assert!(20 <= expected.len(), "{} files", expected.len());
+/// Compares what is said of each file with the facts of its library.
+#[track_caller]
+fn check_descriptions(bench: &Bench, folder: &Path, expected: &Map<String, Value>) {
     let mut wrong = Vec::new();
     for (name, facts) in expected {
         let path = folder.join(name);
@@ -62,6 +56,28 @@ fn a_description_says_what_the_library_of_the_format_says() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn a_description_of_tflite_knows_every_operator_and_type() {
+    let requirements = ["flatbuffers==25.12.19", "numpy==2.4.6", "tflite==2.18.0"];
+    let bench = Bench::new();
+    let folder = bench.root.join("models");
+    fs::create_dir(&folder).expect("a fresh directory");
+    let expected = Python::with("tflite", &requirements).run("tflite_model.py", &[&folder]);
+    check_descriptions(&bench, &folder, expected.as_object().expect("files by name"));
+}
+
+#[test]
+fn a_description_says_what_the_library_of_the_format_says() {
+    let python = Python::models();
+    let bench = Bench::new();
+    let folder = bench.root.join("models");
+    fs::create_dir(&folder).expect("a fresh directory");
+    let expected = python.run("inspected.py", &[&folder]);
+    let expected = expected.as_object().expect("files by name");
+    assert!(20 <= expected.len(), "{} files", expected.len());
+    check_descriptions(&bench, &folder, expected);
     let evil = bench.cli(&["inspect", folder.join("evil.pkl").to_str().expect("text")]).ok();
     assert!(evil.stdout.contains("which runs commands"), "{evil:?}");
 
