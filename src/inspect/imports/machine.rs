@@ -8,7 +8,7 @@ use super::super::{NAME_BYTES_MAX, NESTING_MAX, Stop};
 use super::danger::todays;
 use super::opcode::{Argument, find};
 use super::source::Source;
-use super::{JOBLIB, PickleDetails};
+use super::{Danger, JOBLIB, PickleDetails};
 
 /// Values on the stack at once, and marks.
 const STACK_COUNT_MAX: usize = 1_000_000;
@@ -69,6 +69,8 @@ pub struct Machine<'m, 'a, 'b> {
     memo_bytes_left: usize,
     /// Whether arrays of joblib are read as opcodes, as all that knows nothing of joblib does.
     is_plain: bool,
+    /// Whether it did so with a pickle within this one, whose memo then is another.
+    is_shifted: bool,
 }
 
 impl<'m, 'a: 'm, 'b: 'a> Machine<'m, 'a, 'b> {
@@ -79,25 +81,29 @@ impl<'m, 'a: 'm, 'b: 'a> Machine<'m, 'a, 'b> {
     ) -> Self {
         let (now, around) = (Frame::default(), Vec::new());
         let memo_bytes_left = MEMO_BYTES_MAX;
-        Self { source, details, draft, now, around, memo_bytes_left, is_plain: false }
+        let (is_plain, is_shifted) = (false, false);
+        Self { source, details, draft, now, around, memo_bytes_left, is_plain, is_shifted }
     }
 
-    /// As a program reads it that knows nothing of joblib.
-    pub fn plain(self) -> Self {
-        Self { is_plain: true, ..self }
-    }
-
-    /// Whether it calls what it imported before anything in it is wrong; also where that takes long to
-    /// tell.
-    pub fn calls(mut self) -> bool {
+    /// Whether it calls what it imported before anything in it is wrong, if it is read by what knows
+    /// nothing of joblib; also where that takes long to tell. Imports that `is_known` do not count, nor
+    /// those without a known danger after a pickle within this one: their names are others then.
+    pub fn calls(mut self, is_known: impl Fn(&str) -> bool) -> bool {
+        self.is_plain = true;
+        let mut looked_at = 0;
         for _ in 0..CALL_OPCODES_MAX {
             let Ok(opcode) = self.source.byte() else { return false };
             let Some((_, argument)) = find(opcode) else { return false };
             if self.step(opcode, argument).is_err() || opcode == b'.' {
                 return false;
             }
-            if CALLS.contains(&opcode) && !self.details.globals.is_empty() {
-                return true;
+            let imports = &self.details.globals;
+            if CALLS.contains(&opcode) && looked_at < imports.len() {
+                looked_at = imports.len();
+                let counts = |danger| !self.is_shifted || danger == Danger::Dangerous;
+                if imports.iter().any(|(path, danger)| counts(*danger) && !is_known(path)) {
+                    return true;
+                }
             }
         }
         true
@@ -355,8 +361,14 @@ impl<'m, 'a: 'm, 'b: 'a> Machine<'m, 'a, 'b> {
     /// The state of an object; that of joblib's stand-in is followed by the array itself.
     fn build(&mut self) -> Result<(), Stop> {
         let state = self.pop()?;
-        let is_array = matches!(self.top()?, Item::Array) && !self.is_plain;
+        let is_array = matches!(self.top()?, Item::Array);
         match state {
+            Item::Dictionary(state) if is_array && self.is_plain => {
+                self.is_shifted |= matches!(field(&state, "dtype"), Some(Item::Dtype(dtype))
+                    if item_bytes(dtype) == Some(None));
+                Ok(())
+            }
+            _ if self.is_plain => Ok(()),
             Item::Dictionary(state) if is_array => self.step_over_array(&state),
             _ if is_array => Err(Stop::Malformed("an array is not described")),
             _ => Ok(()),
@@ -366,8 +378,8 @@ impl<'m, 'a: 'm, 'b: 'a> Machine<'m, 'a, 'b> {
     fn step_over_array(&mut self, state: &[(Rc<str>, Item)]) -> Result<(), Stop> {
         let wrong = || Stop::Malformed("an array is not described");
         JOBLIB.clone_into(&mut self.details.writer);
-        let field = |name: &str| state.iter().find(|(key, _)| &**key == name).map(|(_, item)| item);
-        let (Some(Item::Tuple(shape)), Some(Item::Dtype(dtype))) = (field("shape"), field("dtype"))
+        let (Some(Item::Tuple(shape)), Some(Item::Dtype(dtype))) =
+            (field(state, "shape"), field(state, "dtype"))
         else {
             return Err(wrong());
         };
@@ -385,7 +397,7 @@ impl<'m, 'a: 'm, 'b: 'a> Machine<'m, 'a, 'b> {
             let size = u64::try_from(*size).map_err(|_negative| wrong())?;
             bytes = bytes.checked_mul(size).ok_or_else(wrong)?;
         }
-        if let Some(Item::Int(_)) = field("numpy_array_alignment_bytes") {
+        if let Some(Item::Int(_)) = field(state, "numpy_array_alignment_bytes") {
             let padding = self.source.byte()?;
             self.source.skip(padding.into())?;
         }
@@ -415,6 +427,11 @@ impl<'m, 'a: 'm, 'b: 'a> Machine<'m, 'a, 'b> {
             _ => Item::Other,
         }
     }
+}
+
+/// What a dictionary has under a name.
+fn field<'s>(state: &'s [(Rc<str>, Item)], name: &str) -> Option<&'s Item> {
+    state.iter().find(|(key, _)| &**key == name).map(|(_, item)| item)
 }
 
 fn text_of(bytes: Option<Vec<u8>>) -> Item {

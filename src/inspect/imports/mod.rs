@@ -139,7 +139,7 @@ pub(super) fn describe(reader: &mut Reader<'_>, draft: &mut Draft) -> Result<Pic
         drop(source);
         let range = 0..reader.bytes();
         if let Some(mut source) = Source::new(reader, range, compression) {
-            follow_plainly(&mut source, &mut details, draft)?;
+            follow_plainly(&mut source, &mut details, draft);
         }
     }
     Ok(details)
@@ -148,27 +148,21 @@ pub(super) fn describe(reader: &mut Reader<'_>, draft: &mut Draft) -> Result<Pic
 /// Whether a file calls what it imports, if it is loaded as a pickle: not all begin as one.
 pub(super) fn is_program(reader: &mut Reader<'_>) -> bool {
     let (mut details, mut draft) = (PickleDetails::default(), Draft::new());
-    Machine::new(&mut Source::of(reader), &mut details, &mut draft).calls()
+    Machine::new(&mut Source::of(reader), &mut details, &mut draft).calls(|_| false)
 }
 
-/// Adds what a file of joblib imports in what joblib takes for arrays and other programs for opcodes.
-fn follow_plainly(
-    source: &mut Source<'_, '_>,
-    details: &mut PickleDetails,
-    draft: &mut Draft,
-) -> Result<(), Stop> {
+/// Adds what a file of joblib calls in what joblib takes for arrays and other programs for opcodes.
+fn follow_plainly(source: &mut Source<'_, '_>, details: &mut PickleDetails, draft: &mut Draft) {
     let mut plain = PickleDetails::default();
-    match Machine::new(source, &mut plain, draft).plain().follow() {
-        Err(Stop::Io(error)) => return Err(Stop::Io(error)),
-        Ok(()) | Err(Stop::Malformed(_) | Stop::Unknown) => {}
+    let is_known = |path: &str| details.globals.contains_key(path) || !path.chars().all(is_of_name);
+    if !Machine::new(source, &mut plain, draft).calls(is_known) {
+        return;
     }
-    for (path, danger) in plain.globals {
-        if !details.globals.contains_key(&path) && path.chars().all(is_of_name) {
-            details.add_reason(format!("without joblib it imports `{path}`, from within an array"));
-            details.globals.insert(path, danger);
-        }
+    plain.globals.retain(|path, _| !is_known(path));
+    for path in plain.globals.keys() {
+        details.add_reason(format!("without joblib it calls `{path}`, from within an array"));
     }
-    Ok(())
+    details.globals.extend(plain.globals);
 }
 
 /// Whether names of modules and what is in them have it: numbers read as opcodes seldom do.

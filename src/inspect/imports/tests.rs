@@ -161,5 +161,5 @@ fn what_joblib_takes_for_an_array_is_read_as_others_read_it() {
     let found = details(&file(b"cos\nsystem\n(S'ls'\ntR."));
     assert!(found.complete, "{found:?}");
     assert_eq!(found.globals.get("os.system"), Some(&Danger::Dangerous), "{found:?}");
-    assert_eq!(found.reasons, ["without joblib it imports `os.system`, from within an array"]);
+    assert_eq!(found.reasons, ["without joblib it calls `os.system`, from within an array"]);
 }
