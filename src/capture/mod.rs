@@ -9,7 +9,7 @@
 mod cards;
 pub mod command;
 pub mod data;
-mod document;
+pub mod document;
 mod dvc;
 mod files;
 mod found;

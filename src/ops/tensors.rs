@@ -19,8 +19,8 @@ use crate::format::manifest::{
     ChunkRef, ChunkStarts, EntryIndex, FileTensors, PIECE_BYTES, TensorLine,
 };
 use crate::inspect::{
-    Dtype, ExternalTensor, FileFormat, InspectError, ReadAt, Tensor, TensorTable, describe,
-    external_table, kind_of, load_tensors, tensors,
+    Description, Dtype, ExternalTensor, FileFormat, InspectError, ReadAt, Tensor, TensorTable,
+    describe, external_table, kind_of, load_tensors, tensors,
 };
 
 /// The format of files whose tensors another file tells.
@@ -235,6 +235,18 @@ pub(super) fn describe_file(
     let described = describe(path.file_name().unwrap_or_default(), &file).ok()?;
     let interface = described.interface().map(|it| serde_json::json!(it));
     Some(Box::new(Described { details: described.summary(), interface }))
+}
+
+/// What an open file says of itself, however long that takes.
+///
+/// # Errors
+/// As [`describe`].
+pub(super) fn description_of(
+    path: &Path,
+    file: &File,
+    bytes: u64,
+) -> Result<Description, InspectError> {
+    describe(path.file_name().unwrap_or_default(), &Sealed { file, bytes })
 }
 
 /// The hint for the codec: only the size counts where a dtype is known here by no other name.

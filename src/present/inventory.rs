@@ -8,6 +8,8 @@ use crate::ops::{FoundModel, FoundVersion, InventoryReport, Nearest, Plan};
 
 const LEFT: Align = Align::Left;
 const RIGHT: Align = Align::Right;
+/// Calls of a pickle that are named in a note.
+const CALLS_SHOWN: usize = 3;
 
 /// What lies there, family by family, and what a store would make of it; so many rows of each list.
 pub fn inventory(report: &InventoryReport, rows_max: usize) -> Document {
@@ -104,7 +106,12 @@ fn notes(version: &FoundVersion) -> Vec<String> {
     if version.runs_code {
         notes.push(match &version.calls[..] {
             [] => "loading it runs code".to_owned(),
-            calls => format!("loading it runs {}", calls.join(", ")),
+            calls => {
+                let shown = calls.iter().take(CALLS_SHOWN).cloned().collect::<Vec<_>>().join(", ");
+                let more = calls.len().saturating_sub(CALLS_SHOWN);
+                let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+                format!("loading it runs {shown}{more}")
+            }
         });
     }
     if !version.copies.is_empty() {

@@ -8,7 +8,7 @@ use crate::harness::{Bench, Mount, Output, fixtures, require_program};
 use crate::python::Python;
 
 /// The tools, and what they need but do not ask for: pyOpenSSL of model-signing, NumPy and pandas of MLflow.
-const TOOLS: [&str; 7] = [
+pub const TOOLS: [&str; 7] = [
     "cyclonedx-python-lib[json-validation]==11.12.0",
     "mlflow-skinny==3.17.2",
     "model-signing==1.1.1",

@@ -29,6 +29,7 @@ mod governance;
 mod hostile;
 mod hot;
 mod inspect;
+mod kept;
 mod kill;
 mod live;
 mod main_job;

@@ -179,7 +179,7 @@ impl Watched {
     }
 }
 
-fn describe(commit: &git2::Commit<'_>) -> Commit {
+pub(super) fn describe(commit: &git2::Commit<'_>) -> Commit {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     Commit {
         id: id_of(commit.id()),

@@ -1,10 +1,11 @@
-//! Git: the state of a working tree, and check-outs of its commits. Nothing is run, no network is used.
+//! Git: the state of a working tree, check-outs of its commits, and small files as they were. Nothing is run, no network is used.
 //!
 //! The library reads repositories itself: a machine without `git` will do, and no hook, filter or alias
 //! of a repository is ever started. Large files of Git LFS are therefore the pointers that they are in
 //! the repository.
 
 mod checkout;
+mod past;
 mod state;
 
 use std::io;
@@ -13,6 +14,7 @@ use std::path::{Path, PathBuf};
 use git2::Oid;
 
 pub use checkout::{Commit, CommitId, Watched};
+pub use past::{PastFile, past};
 pub use state::{SourceState, state};
 
 /// Why a repository cannot be read.

@@ -5,12 +5,14 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use super::kept::{Keeper, Past};
 use super::kinds::{Kind, Role};
 use super::names::Name;
 use super::scan::{Part, Reading, Scanned, parts_of};
 use super::units::Shape;
 use crate::format::ids::{BlobDigest, ContentDigest};
 use crate::format::manifest::Mtime;
+use crate::format::names::AliasName;
 
 /// A part that is in more models than this says nothing about two of them.
 const SHARERS_MAX: usize = 200;
@@ -26,6 +28,10 @@ pub(super) struct Noted {
     pub params: BTreeMap<String, Value>,
     pub metrics: BTreeMap<String, Value>,
     pub labels: BTreeMap<String, Value>,
+    pub alias: Option<AliasName>,
+    /// When it was made, which counts more than when files were written.
+    pub time: Option<Mtime>,
+    pub keeper: Option<Keeper>,
 }
 
 /// A file of a model.
@@ -70,6 +76,28 @@ impl Candidate {
         Self { path, shape, files, name, modified, uid, noted, parts }
     }
 
+    /// A state that a tool kept; what its files hold is `scanned`.
+    pub fn of_past(past: Past, scanned: Vec<Scanned>) -> Self {
+        let files = past.files.into_iter().zip(scanned);
+        let files = files.map(|(reading, scanned)| CandidateFile { reading, scanned }).collect();
+        let (place, shape) = match past.is_folder {
+            true => (past.path, Shape::Folder),
+            false => (past.path.parent().unwrap_or(Path::new("")).to_owned(), Shape::File),
+        };
+        Self { noted: past.noted, ..Self::new(place, shape, files) }
+    }
+
+    /// When it was made, as far as is known.
+    pub fn time(&self) -> Mtime {
+        self.noted.time.unwrap_or(self.modified)
+    }
+
+    /// The tool that kept it.
+    pub fn keeper(&self) -> Option<Keeper> {
+        let of_files = self.files.iter().find_map(|file| file.reading.keeper);
+        self.noted.keeper.or(of_files)
+    }
+
     pub fn bytes(&self) -> u64 {
         self.files.iter().map(|file| file.reading.bytes).sum()
     }
@@ -108,6 +136,12 @@ impl Candidate {
         Some(digests)
     }
 
+    /// Whether all that it holds is in another.
+    pub fn is_part_of(&self, other: &Self) -> bool {
+        let (Some(own), Some(all)) = (self.digests(), other.digests()) else { return false };
+        is_part(&own, &all)
+    }
+
     pub fn content(&self) -> Option<ContentDigest> {
         Some(ContentDigest::of_files(&self.digests()?))
     }
@@ -123,9 +157,23 @@ impl Candidate {
         told.collect()
     }
 
+    /// What loading it would call that no model needs.
+    pub fn calls(&self) -> Vec<String> {
+        let mut calls: Vec<_> = self.files.iter().flat_map(|it| it.scanned.calls.clone()).collect();
+        calls.sort_unstable();
+        calls.dedup();
+        calls
+    }
+
     pub fn part_bytes(&self) -> u64 {
         self.parts.iter().map(|part| u64::from(part.bytes)).sum()
     }
+}
+
+/// Whether a sorted list is part of another, each element as often.
+pub(super) fn is_part(part: &[BlobDigest], whole: &[BlobDigest]) -> bool {
+    let mut rest = whole.iter();
+    part.iter().all(|digest| rest.any(|other| other == digest))
 }
 
 /// The largest model, or the largest file where none is called one.

@@ -84,7 +84,10 @@ impl<'a> Draft<'a> {
     fn version(&self, place: usize, common: Option<&str>, copies: &[PathBuf]) -> PlanVersion {
         let candidate = &self.candidates[place];
         let files = self.placed(candidate, common);
+        // Their bytes may be elsewhere, and their times say nothing: so its files are listed.
+        let is_kept = candidate.keeper().is_some();
         let (name, files) = match (candidate.shape, &files[..]) {
+            _ if is_kept => (None, files),
             (Shape::Folder, _) => (None, Vec::new()),
             (Shape::File, [PlanFile { name, .. }]) => {
                 let own = candidate.path.file_name().map(Path::new);
@@ -107,13 +110,14 @@ impl<'a> Draft<'a> {
             name,
             files,
             message,
-            modified: timestamp(candidate.modified),
+            modified: timestamp(candidate.time()),
             bytes: Some(candidate.bytes()),
             content: candidate.content(),
             copies: copies.to_vec(),
             params: noted.params,
             metrics: noted.metrics,
             labels: noted.labels,
+            alias: noted.alias,
             skip,
             ..PlanVersion::of(candidate.path.clone())
         }
@@ -255,16 +259,16 @@ impl<'a> Draft<'a> {
             files: candidate.files.len() as u64,
             bytes: candidate.bytes(),
             owner: users::name_of(candidate.uid),
-            modified: timestamp(candidate.modified),
+            modified: timestamp(candidate.time()),
             nearest,
             copies,
-            calls: Vec::new(),
+            calls: candidate.calls(),
             faults: candidate
                 .faults()
                 .into_iter()
                 .map(|(file, why)| format!("{}: {why}", file.display()))
                 .collect(),
-            kept_by: None,
+            kept_by: candidate.keeper().map(|it| it.word().to_owned()),
         }
     }
 }

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use super::candidate::{Candidate, overlaps};
+use super::candidate::{Candidate, is_part, overlaps};
 use super::order;
 use crate::format::ids::BlobDigest;
 use crate::format::names::ModelName;
@@ -173,19 +173,15 @@ fn end_of(copies: &BTreeMap<usize, usize>, place: usize) -> usize {
     at
 }
 
-/// Whether a sorted list is part of another, each element as often.
-fn is_part(part: &[BlobDigest], whole: &[BlobDigest]) -> bool {
-    let mut rest = whole.iter();
-    part.iter().all(|digest| rest.any(|other| other == digest))
-}
-
-/// What a tool noted comes before what lies around, what is called a copy or a backup after it.
+/// What a tool registered comes before what it noted, that before what lies around, what is called a copy or
+/// a backup after it.
 fn originality(candidate: &Candidate) -> impl Ord + use<> {
-    let is_noted = candidate.noted.family.is_some();
+    let noted = &candidate.noted;
+    let noted = (noted.order == 0, noted.time.is_none(), candidate.keeper().is_none());
     let is_later = candidate.name.is_copy || candidate.name.state.rank < 0;
     let depth = candidate.path.components().count();
-    let time = (candidate.modified.seconds, candidate.modified.nanos);
-    (!is_noted, is_later, time, depth, candidate.path.clone())
+    let time = (candidate.time().seconds, candidate.time().nanos);
+    (noted, is_later, time, depth, candidate.path.clone())
 }
 
 /// Candidates that are joined step by step.

@@ -1,4 +1,4 @@
-//! What is wrong with a file that is called a model.
+//! What is wrong with a file that is called a model, and what is dangerous in it.
 //!
 //! Nothing is executed and no length is believed. A file without a fault here may still be useless; one
 //! with a fault is certainly not what its name says.
@@ -9,13 +9,15 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use super::kinds::{Kind, Role};
-use crate::inspect::InspectError;
-use crate::ops::tensors::header_of;
+use crate::inspect::{Danger, Description, Details, InspectError, runs_code};
+use crate::ops::tensors::{description_of, header_of};
 
 /// Formats whose header says where their tensors are.
 const WITH_TABLE: [&str; 7] = ["safetensors", "gguf", "onnx", "torch", "torchscript", "npy", "npz"];
 /// Bytes of the end of a file in which its last words must be.
 const TAIL_BYTES: u64 = 4 << 20;
+/// Calls that are told of one file.
+const CALLS_MAX: usize = 20;
 /// What the text of a LightGBM model has behind its trees.
 const LIGHTGBM_END: &[u8] = b"end of trees";
 
@@ -62,6 +64,20 @@ pub(super) fn fault_of(
         "keras" | "skops" | "catboost" | "tflite" if !kind.is_seen => Some(not_like(kind.word)),
         _ => None,
     })
+}
+
+/// What loading a file would import that no model needs, such as `os.system`.
+pub(super) fn calls_of(name: &Path, file: &File, bytes: u64, kind: Kind) -> Vec<String> {
+    if kind.role != Role::Model || !runs_code(kind.word) {
+        return Vec::new();
+    }
+    let Ok(Description { details: Some(Details::Pickle(pickle)), .. }) =
+        description_of(name, file, bytes)
+    else {
+        return Vec::new();
+    };
+    let dangerous = pickle.globals.into_iter().filter(|(_, danger)| *danger == Danger::Dangerous);
+    dangerous.map(|(name, _)| name).take(CALLS_MAX).collect()
 }
 
 fn not_like(word: &str) -> String {

@@ -123,8 +123,8 @@ pub(super) fn kinds(found: &Found) -> Vec<Kind> {
             scope.spawn(move || {
                 for (index, kind) in (part * share..).zip(kinds) {
                     let index = FileIndex(u32::try_from(index).expect("the walk has a limit"));
-                    let path = found.root.join(found.path_of(index));
-                    *kind = kind_of(&path, found.file(index).bytes);
+                    let file = found.file(index);
+                    *kind = kind_of(&file.name, &found.source_of(index), file.bytes);
                 }
             });
         }
@@ -132,14 +132,14 @@ pub(super) fn kinds(found: &Found) -> Vec<Kind> {
     kinds
 }
 
-fn kind_of(path: &Path, bytes: u64) -> Kind {
-    let name = path.file_name().unwrap_or_default();
+/// The kind of a file called `name`, with its bytes at `source`.
+pub(super) fn kind_of(name: &OsStr, source: &Path, bytes: u64) -> Kind {
     let lower = name.to_string_lossy().to_ascii_lowercase();
     if OTHER_ENDS.iter().any(|end| lower.ends_with(end)) {
         return OTHER;
     }
     let by_name = MODEL_ENDS.iter().find(|(end, _)| lower.ends_with(end)).map(|(_, word)| *word);
-    let (word, is_pointer) = look(path, name, bytes).unwrap_or((OTHER.word, false));
+    let (word, is_pointer) = look(source, name, bytes).unwrap_or((OTHER.word, false));
     // What stands for a file, or cannot be read, is what its name says.
     let (word, is_seen) = match (word, by_name) {
         ("zip", Some(named)) => (named, true),
@@ -165,8 +165,8 @@ fn is_saved_model(lower: &str) -> bool {
 }
 
 /// What the bytes of a file say: the word for its format, and whether it stands for another.
-fn look(path: &Path, name: &OsStr, bytes: u64) -> io::Result<(&'static str, bool)> {
-    let file = File::open(path)?;
+fn look(source: &Path, name: &OsStr, bytes: u64) -> io::Result<(&'static str, bool)> {
+    let file = File::open(source)?;
     let mut head = [0; POINTER.len()];
     let is_pointer = file.read_at(&mut head, 0)? == head.len() && head == *POINTER;
     Ok((kind_of_file(Path::new(name), &file, bytes)?, is_pointer))
@@ -182,7 +182,7 @@ mod tests {
         let check = |name: &str, bytes: &[u8], word: &str, role: Role| {
             let path = directory.path().join(name);
             std::fs::write(&path, bytes).unwrap();
-            let kind = kind_of(&path, bytes.len() as u64);
+            let kind = kind_of(name.as_ref(), &path, bytes.len() as u64);
             assert_eq!((kind.word, kind.role), (word, role), "{name}");
         };
         check("m.bin", b"GGUF\x03\0\0\0........", "gguf", Role::Model);

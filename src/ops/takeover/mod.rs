@@ -7,6 +7,7 @@ mod draft;
 mod estimate;
 mod families;
 mod faults;
+mod kept;
 mod kinds;
 mod names;
 mod order;
@@ -16,8 +17,8 @@ mod scan;
 mod units;
 mod walk;
 
-use std::collections::HashSet;
-use std::path::Path;
+use std::collections::{BTreeMap, HashSet};
+use std::path::{Path, PathBuf};
 
 use crate::ops::{Context, OpsError, Progress};
 
@@ -27,7 +28,8 @@ pub use report::{FoundModel, FoundVersion, InventoryReport, Nearest, UnreadableP
 use candidate::{Candidate, CandidateFile};
 use draft::Draft;
 use families::families;
-use scan::{reading_of, scan};
+use kept::Past;
+use scan::{reading_of, scan, scan_unit};
 use units::units;
 use walk::Found;
 
@@ -41,9 +43,12 @@ pub fn inventory(
     context: &Context,
     progress: &dyn Progress,
 ) -> Result<(InventoryReport, Plan), OpsError> {
-    let found = Found::walk(root, progress)?;
+    let mut found = Found::walk(root, progress)?;
+    let stores = kept::Stores::of(&found);
+    kept::fill_in(&mut found, &stores)?;
+    let past = kept::past(&mut found, &stores);
     let kinds = kinds::kinds(&found);
-    let units = units(&found, &kinds, &HashSet::new());
+    let units = units(&found, &kinds);
     let mut scanned = scan(&found, &kinds, &units, progress);
     let mut candidates = Vec::new();
     for unit in &units {
@@ -53,10 +58,39 @@ pub fn inventory(
         });
         candidates.push(Candidate::new(found.path(unit.folder), unit.shape, files.collect()));
     }
+    kept::note_runs(&found, &mut candidates);
+    add_past(&mut candidates, past, progress);
     let families = families(&mut candidates, root);
     let draft = Draft { found: &found, candidates: &candidates, families: &families };
     let plan = draft.plan();
     let estimates = draft.estimate(&plan, context, progress)?;
     let report = draft.report(&plan, &estimates);
     Ok((report, plan))
+}
+
+/// Adds the states that tools kept. Of one that lies there, its place in the past is noted; what of one lies
+/// there in pieces is no model of its own.
+fn add_past(candidates: &mut Vec<Candidate>, past: Vec<Past>, progress: &dyn Progress) {
+    let mut by_path = BTreeMap::<PathBuf, usize>::new();
+    by_path.extend(candidates.iter().enumerate().map(|(place, it)| (it.path.clone(), place)));
+    let mut pieces = HashSet::new();
+    for past in past {
+        let scanned = scan_unit(&past.files, progress);
+        let state = Candidate::of_past(past, scanned);
+        let mut around = state.path.ancestors().filter_map(|above| by_path.get(above)).copied();
+        let Some(same) = around.find(|place| state.is_part_of(&candidates[*place])) else {
+            let below = by_path.range(state.path.clone()..);
+            let below = below.take_while(|(path, _)| path.starts_with(&state.path));
+            pieces.extend(
+                below.map(|(_, place)| *place).filter(|it| candidates[*it].is_part_of(&state)),
+            );
+            candidates.push(state);
+            continue;
+        };
+        if candidates[same].noted.time.is_none() {
+            candidates[same].noted = state.noted;
+        }
+    }
+    let mut place = 0_usize..;
+    candidates.retain(|_| !pieces.contains(&place.next().expect("numbers do not end")));
 }

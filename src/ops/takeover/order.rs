@@ -11,21 +11,22 @@ use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 
 use super::candidate::Candidate;
+use crate::format::manifest::Mtime;
 
 /// Times that are nearer to each other than this are of one copy, in seconds.
 const COPY_SECONDS: i64 = 2;
 
 /// What decides where nothing else does: the time, what the name says, the path.
-type Key<'a> = (u64, i64, Option<&'a [u64]>, i32, &'a [u64], &'a Path, usize);
+type Key<'a> = (i64, Option<&'a [u64]>, i32, &'a [u64], &'a Path, usize);
 
 /// The members, the earliest first.
 pub(super) fn ordered(candidates: &[Candidate], members: Vec<usize>) -> Vec<usize> {
     let clusters = clusters(candidates, &members);
     let key = |place: usize| -> Key<'_> {
-        let Candidate { name, path, noted, .. } = &candidates[place];
+        let Candidate { name, path, .. } = &candidates[place];
         let state = &name.state;
         let (date, numbers) = (state.date.as_deref(), &state.numbers[..]);
-        (noted.order, clusters[&place], date, state.rank, numbers, path, place)
+        (clusters[&place], date, state.rank, numbers, path, place)
     };
     let (after, mut before_count) = chains(candidates, &members);
     let is_free = |place: &usize, counts: &BTreeMap<usize, usize>| counts.get(place) == Some(&0);
@@ -46,14 +47,20 @@ pub(super) fn ordered(candidates: &[Candidate], members: Vec<usize>) -> Vec<usiz
     ordered
 }
 
-/// Where the time of each member is among those of all, counting times of one copy as the same.
+/// Where the time of each member is among those of all, counting times of one copy as the same. What a tool
+/// noted is no time of a copy.
 fn clusters(candidates: &[Candidate], members: &[usize]) -> BTreeMap<usize, i64> {
     let mut times: Vec<_> =
         members.iter().map(|place| (time_of(&candidates[*place]), *place)).collect();
     times.sort_unstable();
     let (mut cluster, mut last, mut clusters) = (0, None, BTreeMap::new());
     for (time, place) in times {
-        if last.is_some_and(|last: i64| COPY_SECONDS < time.saturating_sub(last)) {
+        let is_noted = candidates[place].noted.time.is_some();
+        let is_later = |last: (i64, u32)| match is_noted {
+            true => last < time,
+            false => COPY_SECONDS < time.0.saturating_sub(last.0),
+        };
+        if last.is_some_and(is_later) {
             cluster += 1;
         }
         last = Some(time);
@@ -62,11 +69,15 @@ fn clusters(candidates: &[Candidate], members: &[usize]) -> BTreeMap<usize, i64>
     clusters
 }
 
-/// When a candidate was made: as its name says, else when its file was written.
-fn time_of(candidate: &Candidate) -> i64 {
+/// When a candidate was made: as a tool noted, else as its name says, else when its file was written.
+/// Seconds, and parts of one where they are known.
+fn time_of(candidate: &Candidate) -> (i64, u32) {
+    if let Some(Mtime { seconds, nanos }) = candidate.noted.time {
+        return (seconds, nanos);
+    }
     let written = candidate.modified.seconds;
     let date = candidate.name.state.date.as_deref();
-    date.and_then(|date| seconds_of(date, written)).unwrap_or(written)
+    (date.and_then(|date| seconds_of(date, written)).unwrap_or(written), 0)
 }
 
 /// Seconds of a date in a name. Without a time of day it is the time at which the file was written, if
@@ -101,17 +112,22 @@ fn seconds_of(date: &[u64], written: i64) -> Option<i64> {
 }
 
 /// After each member those that names put behind it, and before each how many there are: names of one
-/// pattern that differ in numbers or dates.
+/// pattern that differ in numbers or dates, or what another tool calls the number of a version. Each member
+/// is in one chain at most, so there are no rings.
 fn chains(
     candidates: &[Candidate],
     members: &[usize],
 ) -> (BTreeMap<usize, Vec<usize>>, BTreeMap<usize, usize>) {
     let mut patterns = BTreeMap::<_, Vec<usize>>::new();
+    let mut registered = Vec::new();
     for place in members {
         let name = &candidates[*place].name;
         let state = &name.state;
         let has_number = !state.numbers.is_empty() || state.date.is_some();
-        if has_number && !name.is_copy {
+        let noted = &candidates[*place].noted;
+        if 0 < noted.order {
+            registered.push(*place);
+        } else if has_number && !name.is_copy && noted.time.is_none() {
             let kinds = (state.numbers.len(), state.date.as_ref().map(Vec::len));
             patterns.entry((&name.stem, &state.pattern, kinds)).or_default().push(*place);
         }
@@ -120,9 +136,9 @@ fn chains(
     let mut counts: BTreeMap<usize, usize> = members.iter().map(|place| (*place, 0)).collect();
     let number = |place: usize| {
         let state = &candidates[place].name.state;
-        (&state.date, &state.numbers)
+        (candidates[place].noted.order, &state.date, &state.numbers)
     };
-    for mut places in patterns.into_values() {
+    for mut places in patterns.into_values().chain([registered]) {
         places.sort_by(|a, b| number(*a).cmp(&number(*b)));
         let mut groups = places.chunk_by(|a, b| number(*a) == number(*b)).peekable();
         while let (Some(group), Some(next)) = (groups.next(), groups.peek()) {

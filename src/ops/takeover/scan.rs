@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use xxhash_rust::xxh3::{Xxh3Default, xxh3_64};
 
 use super::faults;
+use super::kept::Keeper;
 use super::kinds::Kind;
 use super::units::Unit;
 use super::walk::{FileIndex, Found};
@@ -62,6 +63,8 @@ pub(super) struct Scanned {
     pub content: Option<Content>,
     /// Why it is no model, or not whole.
     pub fault: Option<String>,
+    /// What loading it would call that no model needs.
+    pub calls: Vec<String>,
 }
 
 /// Where the bytes of a file are that a unit has.
@@ -75,6 +78,7 @@ pub(super) struct Reading {
     pub modified: Mtime,
     pub uid: u32,
     pub kind: Kind,
+    pub keeper: Option<Keeper>,
 }
 
 /// What the files of all units hold. Files of several units are read for each.
@@ -106,12 +110,13 @@ pub(super) fn scan(
 /// Where a file of a unit is read.
 pub(super) fn reading_of(found: &Found, kinds: &[Kind], unit: &Unit, file: FileIndex) -> Reading {
     Reading {
-        source: found.root.join(found.path_of(file)),
+        source: found.source_of(file),
         name: found.path_below(unit.folder, file),
         bytes: found.file(file).bytes,
         modified: found.file(file).modified,
         uid: found.file(file).uid,
         kind: kinds[file.0 as usize],
+        keeper: found.file(file).keeper,
     }
 }
 
@@ -120,7 +125,13 @@ pub(super) fn scan_unit(readings: &[Reading], progress: &dyn Progress) -> Vec<Sc
     let external = learn(readings);
     let scanned = readings.iter().map(|reading| match scan_file(reading, &external, progress) {
         Ok(scanned) => scanned,
-        Err(error) => Scanned { content: None, fault: Some(format!("it cannot be read: {error}")) },
+        Err(error) => {
+            let fault = match reading.keeper {
+                Some(keeper) if error.kind() == io::ErrorKind::NotFound => keeper.absent(),
+                _ => format!("it cannot be read: {error}"),
+            };
+            Scanned { content: None, fault: Some(fault), calls: Vec::new() }
+        }
     });
     scanned.collect()
 }
@@ -153,7 +164,8 @@ fn scan_file(
         None => faults::fault_of(name, &file, *bytes, *kind)?,
         changed => changed,
     };
-    Ok(Scanned { content, fault })
+    let calls = faults::calls_of(name, &file, *bytes, *kind);
+    Ok(Scanned { content, fault, calls })
 }
 
 /// Cuts a file; what it holds, and how many bytes it had.

@@ -45,9 +45,9 @@ pub(super) struct Unit {
     pub files: Vec<FileIndex>,
 }
 
-/// All units of a folder but those in the directories that are `taken`.
-pub(super) fn units(found: &Found, kinds: &[Kind], taken: &HashSet<FolderIndex>) -> Vec<Unit> {
-    let mut search = Search { found, kinds, taken, has_models: HashSet::new(), units: Vec::new() };
+/// All units of a folder.
+pub(super) fn units(found: &Found, kinds: &[Kind]) -> Vec<Unit> {
+    let mut search = Search { found, kinds, has_models: HashSet::new(), units: Vec::new() };
     search.note_models(Found::ROOT);
     search.visit(Found::ROOT);
     search.units
@@ -56,7 +56,6 @@ pub(super) fn units(found: &Found, kinds: &[Kind], taken: &HashSet<FolderIndex>)
 struct Search<'a> {
     found: &'a Found,
     kinds: &'a [Kind],
-    taken: &'a HashSet<FolderIndex>,
     /// Directories with a model in them or below.
     has_models: HashSet<FolderIndex>,
     units: Vec<Unit>,
@@ -77,9 +76,6 @@ impl Search<'_> {
     }
 
     fn note_models(&mut self, folder: FolderIndex) -> bool {
-        if self.taken.contains(&folder) {
-            return false;
-        }
         let mut has = !self.own(folder, Role::Model).is_empty();
         for below in self.found.folder(folder).folders.clone() {
             has |= self.note_models(below);
@@ -254,7 +250,7 @@ mod tests {
             std::fs::write(path, "").unwrap();
         }
         let found = Found::walk(directory.path(), &NoProgress).unwrap();
-        let units = units(&found, &kinds(&found), &HashSet::new());
+        let units = units(&found, &kinds(&found));
         let shown = units.iter().map(|unit| {
             let names = unit.files.iter().map(|it| found.path_below(unit.folder, *it));
             let names: Vec<_> = names.map(|path| path.display().to_string()).collect();

@@ -1,7 +1,7 @@
 //! A walk over a folder of models: names, sizes, times, owners. No file is opened, no link followed.
 //!
-//! Directories that cannot hold models of somebody are passed by: stores and mounts of ours, what Python
-//! and Git keep for themselves. What cannot be listed is named, and the walk goes on.
+//! Directories that cannot hold models of somebody are passed by: stores and mounts of ours, what Python,
+//! Git and DVC keep for themselves. What cannot be listed is named, and the walk goes on.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{DirEntry, Metadata};
@@ -9,6 +9,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use super::kept::Keeper;
 use crate::format::manifest::{DEPTH_MAX, Mtime};
 use crate::ops::{OpsError, Progress};
 
@@ -17,9 +18,15 @@ pub const FILE_COUNT_MAX: usize = 20_000_000;
 /// Directories and links that are told one by one where they could not be looked at.
 const UNREADABLE_MAX: usize = 1_000;
 
+/// What Git and DVC keep for themselves, in the directory that they work in.
+pub(super) const GIT: &str = ".git";
+pub(super) const DVC: &str = ".dvc";
+
 /// What is passed by because of its name.
-const PASSED_BY: [&str; 8] = [
-    ".git",
+const PASSED_BY: [&str; 10] = [
+    GIT,
+    DVC,
+    ".trash",
     ".ipynb_checkpoints",
     "__pycache__",
     "node_modules",
@@ -55,6 +62,9 @@ pub(super) struct FoundFile {
     pub bytes: u64,
     pub modified: Mtime,
     pub uid: u32,
+    /// Where its bytes are, absolute, if not at its own place.
+    pub elsewhere: Option<PathBuf>,
+    pub keeper: Option<Keeper>,
 }
 
 /// What lies below a directory.
@@ -65,6 +75,8 @@ pub(super) struct Found {
     pub files: Vec<FoundFile>,
     /// Links to directories or files of the same walk: where each is, and what its target says.
     pub links: Vec<(FolderIndex, OsString, PathBuf)>,
+    /// Directories with what Git or DVC keep for themselves; absolute.
+    pub kept: Vec<PathBuf>,
     /// Places that could not be looked at, and why.
     pub unreadable: Vec<(PathBuf, String)>,
     pub unreadable_count: u64,
@@ -84,6 +96,7 @@ impl Found {
             folders: Vec::new(),
             files: Vec::new(),
             links: Vec::new(),
+            kept: Vec::new(),
             unreadable: Vec::new(),
             unreadable_count: 0,
         };
@@ -120,6 +133,11 @@ impl Found {
         let mut below = Vec::new();
         for (entry, status) in listed {
             let name = entry.file_name();
+            if name == GIT || name == DVC {
+                // Of a working tree that Git made for a branch it is a file.
+                self.kept.push(entry.path());
+                continue;
+            }
             if status.is_dir() {
                 if is_passed_by(&entry.path(), &name) {
                     continue;
@@ -136,7 +154,9 @@ impl Found {
                     nanos: u32::try_from(status.mtime_nsec()).unwrap_or(0),
                 };
                 let (bytes, uid) = (status.len(), status.uid());
-                self.files.push(FoundFile { name, folder, bytes, modified, uid });
+                let (elsewhere, keeper) = (None, None);
+                let file = FoundFile { name, folder, bytes, modified, uid, elsewhere, keeper };
+                self.files.push(file);
                 self.folder_mut(folder).files.push(index);
             } else if status.is_symlink()
                 && let Ok(target) = std::fs::read_link(entry.path())
@@ -149,7 +169,59 @@ impl Found {
         Ok(below)
     }
 
-    fn cannot(&mut self, path: PathBuf, why: String) {
+    /// Adds a file at a path below the root where no file is, with the directories above it.
+    ///
+    /// # Errors
+    /// Where there are more than can be kept in mind.
+    pub fn insert(
+        &mut self,
+        path: &Path,
+        file: impl FnOnce(FolderIndex) -> FoundFile,
+    ) -> Result<(), OpsError> {
+        let mut folder = Self::ROOT;
+        for name in path.parent().into_iter().flatten() {
+            let place = self.place_of_folder(folder, name);
+            folder = match place {
+                Ok(place) => self.folder(folder).folders[place],
+                Err(place) => {
+                    let index = FolderIndex(count(self.folders.len())?);
+                    let (parent, folders, files) = (Some(folder), Vec::new(), Vec::new());
+                    self.folders.push(Folder { name: name.to_owned(), parent, folders, files });
+                    self.folder_mut(folder).folders.insert(place, index);
+                    index
+                }
+            };
+        }
+        let index = FileIndex(count(self.files.len())?);
+        let file = file(folder);
+        if let Err(place) = self.place_of_file(folder, &file.name) {
+            self.files.push(file);
+            self.folder_mut(folder).files.insert(place, index);
+        }
+        Ok(())
+    }
+
+    /// The file at a path below the root.
+    pub fn find(&self, path: &Path) -> Option<FileIndex> {
+        let mut folder = Self::ROOT;
+        for name in path.parent().into_iter().flatten() {
+            folder = self.folder(folder).folders[self.place_of_folder(folder, name).ok()?];
+        }
+        self.file_called(folder, path.file_name()?)
+    }
+
+    fn place_of_folder(&self, folder: FolderIndex, name: &OsStr) -> Result<usize, usize> {
+        let folders = &self.folder(folder).folders;
+        folders.binary_search_by(|below| self.folder(*below).name.as_os_str().cmp(name))
+    }
+
+    fn place_of_file(&self, folder: FolderIndex, name: &OsStr) -> Result<usize, usize> {
+        let files = &self.folder(folder).files;
+        files.binary_search_by(|file| self.file(*file).name.as_os_str().cmp(name))
+    }
+
+    /// Notes a place that could not be looked at.
+    pub fn cannot(&mut self, path: PathBuf, why: String) {
         self.unreadable_count += 1;
         if self.unreadable.len() < UNREADABLE_MAX {
             self.unreadable.push((path, why));
@@ -185,6 +257,14 @@ impl Found {
         self.path(file.folder).join(&file.name)
     }
 
+    /// Where the bytes of a file are; absolute.
+    pub fn source_of(&self, file: FileIndex) -> PathBuf {
+        match &self.file(file).elsewhere {
+            Some(elsewhere) => elsewhere.clone(),
+            None => self.root.join(self.path_of(file)),
+        }
+    }
+
     /// The path of a file below one of the directories that it is in.
     pub fn path_below(&self, folder: FolderIndex, file: FileIndex) -> PathBuf {
         let whole = self.path_of(file);
@@ -203,11 +283,14 @@ impl Found {
         files
     }
 
+    pub fn file_mut(&mut self, index: FileIndex) -> &mut FoundFile {
+        &mut self.files[index.0 as usize]
+    }
+
     /// The entry of a directory called `name`, if it is a file.
     pub fn file_called(&self, folder: FolderIndex, name: &OsStr) -> Option<FileIndex> {
-        let files = &self.folder(folder).files;
-        let place = files.binary_search_by(|file| self.file(*file).name.as_os_str().cmp(name));
-        place.ok().map(|place| files[place])
+        let place = self.place_of_file(folder, name);
+        place.ok().map(|place| self.folder(folder).files[place])
     }
 }
 
