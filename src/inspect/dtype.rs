@@ -12,10 +12,12 @@ pub enum Dtype {
     F32,
     F16,
     Bf16,
-    /// With or without infinities and negative zero: the bits have the same places.
+    /// Without infinities: `e4m3fn`.
     F8E4m3,
-    /// With or without infinities and negative zero.
     F8E5m2,
+    /// Without infinities and negative zero.
+    F8E4m3Fnuz,
+    F8E5m2Fnuz,
     I64,
     I32,
     I16,
@@ -109,13 +111,15 @@ const BLOCK_TYPES: [BlockType; 25] = [
 ];
 
 /// The dtypes that are neither blocks nor unknown, with their names and the bytes of an element.
-const PLAIN: [(Dtype, &str, u64); 15] = [
+const PLAIN: [(Dtype, &str, u64); 17] = [
     (Dtype::F64, "f64", 8),
     (Dtype::F32, "f32", 4),
     (Dtype::F16, "f16", 2),
     (Dtype::Bf16, "bf16", 2),
     (Dtype::F8E4m3, "f8_e4m3", 1),
     (Dtype::F8E5m2, "f8_e5m2", 1),
+    (Dtype::F8E4m3Fnuz, "f8_e4m3fnuz", 1),
+    (Dtype::F8E5m2Fnuz, "f8_e5m2fnuz", 1),
     (Dtype::I64, "i64", 8),
     (Dtype::I32, "i32", 4),
     (Dtype::I16, "i16", 2),

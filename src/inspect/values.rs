@@ -22,6 +22,8 @@ enum Layout {
     Bf16,
     F8E4m3,
     F8E5m2,
+    F8E4m3Fnuz,
+    F8E5m2Fnuz,
     I64,
     I32,
     I16,
@@ -35,9 +37,6 @@ enum Layout {
 
 impl Values {
     /// Those of a tensor of this dtype; `None` where the bytes are all that is known.
-    ///
-    /// Of 8-bit floats the kind without infinities (`e4m3fn`), or as IEEE 754 would have it (`e5m2`): a
-    /// dtype does not say whether it is one of the rare `fnuz`, whose numbers are half of that.
     pub fn of(dtype: Dtype) -> Option<Self> {
         let layout = match dtype {
             Dtype::F64 => Layout::F64,
@@ -46,6 +45,8 @@ impl Values {
             Dtype::Bf16 => Layout::Bf16,
             Dtype::F8E4m3 => Layout::F8E4m3,
             Dtype::F8E5m2 => Layout::F8E5m2,
+            Dtype::F8E4m3Fnuz => Layout::F8E4m3Fnuz,
+            Dtype::F8E5m2Fnuz => Layout::F8E5m2Fnuz,
             Dtype::I64 => Layout::I64,
             Dtype::I32 => Layout::I32,
             Dtype::I16 => Layout::I16,
@@ -79,6 +80,8 @@ impl Values {
             Layout::F8E4m3 => each(bytes, out, |[it]| e4m3(it).into()),
             // The upper byte of a half.
             Layout::F8E5m2 => each(bytes, out, |[it]| half(u16::from(it) << 8).into()),
+            Layout::F8E4m3Fnuz => each(bytes, out, |[it]| fnuz(it, 3, 8).into()),
+            Layout::F8E5m2Fnuz => each(bytes, out, |[it]| fnuz(it, 2, 16).into()),
             Layout::I64 => each(bytes, out, |it| nearest(i64::from_le_bytes(it).into())),
             Layout::I32 => each(bytes, out, |it| i32::from_le_bytes(it).into()),
             Layout::I16 => each(bytes, out, |it| i16::from_le_bytes(it).into()),
@@ -126,11 +129,22 @@ pub(super) fn half(bits: u16) -> f32 {
 
 /// A float of 4 bits of exponent and 3 of mantissa, without infinities.
 fn e4m3(bits: u8) -> f32 {
-    let (exponent, mantissa) = (i32::from(bits >> 3 & 0xf), f32::from(bits & 7));
-    let magnitude = match bits & 0x7f {
-        0x7f => f32::NAN,
-        0..8 => mantissa * 2_f32.powi(-9),
-        _ => (1.0 + mantissa / 8.0) * 2_f32.powi(exponent - 7),
+    if bits & 0x7f == 0x7f { f32::NAN } else { small(bits, 3, 7) }
+}
+
+/// A float without infinities, and with a NaN where others have negative zero.
+fn fnuz(bits: u8, mantissa_bits: u8, bias: i32) -> f32 {
+    if bits == 0x80 { f32::NAN } else { small(bits, mantissa_bits, bias) }
+}
+
+/// A float of a sign, an exponent with this `bias`, and so many bits of mantissa, all of it finite.
+fn small(bits: u8, mantissa_bits: u8, bias: i32) -> f32 {
+    let steps = 1_u8 << mantissa_bits;
+    let (exponent, step) = ((bits & 0x7f) >> mantissa_bits, f32::from(bits & (steps - 1)));
+    let share = step / f32::from(steps);
+    let magnitude = match exponent {
+        0 => share * 2_f32.powi(1 - bias),
+        _ => (1.0 + share) * 2_f32.powi(i32::from(exponent) - bias),
     };
     if bits & 0x80 == 0 { magnitude } else { -magnitude }
 }
@@ -207,6 +221,15 @@ mod tests {
             (57_344.0, f64::NEG_INFINITY, 2_f64.powi(-16))
         );
         assert!(e5m2(0x7d).is_nan());
+        let fnuz = |dtype, bits| decoded(dtype, &[bits])[0];
+        for (dtype, largest, smallest) in
+            [(Dtype::F8E4m3Fnuz, 240.0, -10), (Dtype::F8E5m2Fnuz, 57_344.0, -17)]
+        {
+            assert_eq!((fnuz(dtype, 0x7f), fnuz(dtype, 0xff)), (largest, -largest));
+            assert_eq!((fnuz(dtype, 0), fnuz(dtype, 1)), (0.0, 2_f64.powi(smallest)));
+            assert_eq!(fnuz(dtype, 0x40), 1.0);
+            assert!(fnuz(dtype, 0x80).is_nan());
+        }
     }
 
     #[test]

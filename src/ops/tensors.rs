@@ -256,7 +256,7 @@ fn elements_of(dtype: Dtype) -> Elements {
         Dtype::F32 => Elements::F32,
         Dtype::F16 => Elements::F16,
         Dtype::Bf16 => Elements::Bf16,
-        Dtype::F8E4m3 | Dtype::F8E5m2 => Elements::F8,
+        Dtype::F8E4m3 | Dtype::F8E5m2 | Dtype::F8E4m3Fnuz | Dtype::F8E5m2Fnuz => Elements::F8,
         Dtype::I64 | Dtype::U64 => Elements::I64,
         Dtype::I32 | Dtype::U32 => Elements::I32,
         Dtype::I16 | Dtype::U16 => Elements::I16,

@@ -18,7 +18,10 @@ import numpy as np
 
 CHANCE = np.random.default_rng(7)
 FLOATS = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16,
-          "F8_E4M3": ml_dtypes.float8_e4m3fn, "F8_E5M2": ml_dtypes.float8_e5m2}
+          "F8_E4M3": ml_dtypes.float8_e4m3fn, "F8_E5M2": ml_dtypes.float8_e5m2,
+          "F8_E4M3FNUZ": ml_dtypes.float8_e4m3fnuz, "F8_E5M2FNUZ": ml_dtypes.float8_e5m2fnuz}
+# Those whose numbers are all finite, or none.
+NO_INFINITIES = ("F8_E4M3", "F8_E4M3FNUZ", "F8_E5M2FNUZ")
 INTEGERS = {"I64": np.int64, "I32": np.int32, "I16": np.int16, "I8": np.int8,
             "U64": np.uint64, "U32": np.uint32, "U16": np.uint16, "U8": np.uint8}
 # Blocks, and where each has its scales: halves, but for the one byte of MXFP4.
@@ -36,7 +39,7 @@ def floats():
         odd = before.astype(dtype)
         odd[3, :5], changed = np.nan, before.astype(dtype) * dtype(1.5)
         changed[3, 4:9] = np.nan
-        if word != "F8_E4M3":
+        if word not in NO_INFINITIES:
             odd[7, 7], changed[8, 8] = np.inf, -np.inf
         yield f"odd.{word}", word, odd, changed.astype(dtype)
         yield f"zero.{word}", word, np.zeros(7, dtype), np.ones(7, dtype)

@@ -382,8 +382,10 @@ fn dtype_of(data_type: u64) -> Dtype {
         12 => Dtype::U32,
         13 => Dtype::U64,
         16 => Dtype::Bf16,
-        17 | 18 => Dtype::F8E4m3,
-        19 | 20 => Dtype::F8E5m2,
+        17 => Dtype::F8E4m3,
+        18 => Dtype::F8E4m3Fnuz,
+        19 => Dtype::F8E5m2,
+        20 => Dtype::F8E5m2Fnuz,
         _ => Dtype::Other,
     }
 }
