@@ -182,6 +182,17 @@ fn trees_are_those_of_the_libraries_own_dumps() {
             assert_eq!(change[count], expected[count], "{path}: {count}");
         }
         assert_eq!(change["trees_kept_first"], expected["trees_kept"], "{path}");
+        for (side, index) in [("before", 0), ("after", 1)] {
+            for (count, value) in expected["sizes"][index].as_object().expect("an object") {
+                assert_eq!(&change[side][count], value, "{path}: {count} {side}");
+            }
+        }
+        let parameters = change["parameters"].as_array().expect("a list");
+        for (name, before) in expected["settings"][0].as_object().expect("an object") {
+            let change =
+                json!({"key": name, "before": before, "after": expected["settings"][1][name]});
+            assert!(parameters.contains(&change), "{path}: {change} in {parameters:?}");
+        }
         let features = change["features"].as_array().expect("a list");
         let uses = expected["after"].as_object().expect("an object");
         let is_used =
