@@ -27,6 +27,8 @@ const CHECK_REFERENCE_VARIABLE: &str = "MODELFS_REF";
 pub const CHECK_RESULT_VARIABLE: &str = "MODELFS_RESULT";
 /// Tells a training where to write.
 pub const DRAFT_VARIABLE: &str = "MODELFS_DRAFT";
+/// Marks what a watch starts.
+pub const WATCH_VARIABLE: &str = "MODELFS_WATCH";
 /// What a check has of the environment of whoever runs it: where programs are, and where they look for
 /// their settings.
 const CHECK_INHERITED: [&str; 2] = ["PATH", HOME_VARIABLE];
@@ -46,13 +48,17 @@ const ROOT_STORE: &str = "/var/lib/modelfs";
 const DATA_VARIABLE: &str = "XDG_DATA_HOME";
 const HOME_VARIABLE: &str = "HOME";
 const DATA_BELOW_HOME: &str = ".local/share";
-const STORE_BELOW_DATA: &str = "modelfs";
+const STATE_VARIABLE: &str = "XDG_STATE_HOME";
+const STATE_BELOW_HOME: &str = ".local/state";
+const OURS: &str = "modelfs";
 
 /// Why there is no store to speak of.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     #[error("no store is named, and neither `{DATA_VARIABLE}` nor `{HOME_VARIABLE}` is set")]
     NoStore,
+    #[error("neither `{STATE_VARIABLE}` nor `{HOME_VARIABLE}` is set to an absolute path")]
+    NoState,
     #[error("the path of a store is empty")]
     EmptyStore,
     #[error("cannot find `{path}`: {source}")]
@@ -97,7 +103,17 @@ fn default_store(
     let data = data.filter(|path| path.is_absolute());
     let home = home.filter(|path| path.is_absolute());
     let data = data.or_else(|| Some(home?.join(DATA_BELOW_HOME)));
-    Ok(data.ok_or(ConfigError::NoStore)?.join(STORE_BELOW_DATA))
+    Ok(data.ok_or(ConfigError::NoStore)?.join(OURS))
+}
+
+/// Where what is worth keeping between two starts is kept, for this user.
+///
+/// # Errors
+/// Where the user has no place for that.
+pub fn state_directory() -> Result<PathBuf, ConfigError> {
+    let named = |name| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let home = || Some(named(HOME_VARIABLE)?.join(STATE_BELOW_HOME));
+    Ok(named(STATE_VARIABLE).or_else(home).ok_or(ConfigError::NoState)?.join(OURS))
 }
 
 /// What a check is told of its surroundings.

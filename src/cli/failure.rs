@@ -81,6 +81,10 @@ pub fn of_config(error: &ConfigError) -> Failure {
         ConfigError::NoStore | ConfigError::EmptyStore => {
             failure_with_hint(FailureKind::Usage, error.to_string(), hint)
         }
+        ConfigError::NoState => {
+            let hint = "set `XDG_STATE_HOME` to a directory of yours";
+            failure_with_hint(FailureKind::Usage, error.to_string(), hint)
+        }
         ConfigError::Path { .. } => failure(FailureKind::CouldNot, error.to_string()),
     }
 }

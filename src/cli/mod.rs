@@ -87,6 +87,10 @@ fn run(arguments: &Arguments, shown: Shown, log: DaemonLog) -> Result<u8, Failur
             let store = store()?;
             return training::run::run(run, StorePlace { directory: &store, sign_key }, shown);
         }
+        Command::Watch(watch) => {
+            let store = store()?;
+            training::watch::run(watch, StorePlace { directory: &store, sign_key }, shown)
+        }
         Command::Mount(mount) => mount::run(mount, &store()?, sign_key, shown, log),
         Command::Umount(umount) => umount::run(umount, shown),
         Command::Inspect(arguments) => inspect::run(arguments, store, shown),

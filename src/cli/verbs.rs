@@ -31,6 +31,7 @@ pub fn request(command: &Command) -> Result<Option<Request>, Failure> {
         Command::Mount(_)
         | Command::Umount(_)
         | Command::Run(_)
+        | Command::Watch(_)
         | Command::Inspect(_)
         | Command::Diff(_)
         | Command::Fingerprint(_)
@@ -48,12 +49,7 @@ pub fn request(command: &Command) -> Result<Option<Request>, Failure> {
         Command::Snapshot(snapshot) => Request::Snapshot(snapshot_options(snapshot)?),
         Command::List(list) => Request::List { model: list.model.clone() },
         Command::Show(show) => Request::Show { reference: show.reference.clone() },
-        Command::History(history) => Request::History(HistoryOptions {
-            model: history.model.clone(),
-            verify: history.verify,
-            anchor: history.head,
-            keys: history.key.iter().map(|file| read_public_key(file)).collect::<Result<_, _>>()?,
-        }),
+        Command::History(history) => Request::History(history_options(history)?),
         Command::Stats(stats) => {
             Request::Stats(StatsOptions { reference: stats.reference.clone(), files: stats.files })
         }
@@ -113,6 +109,16 @@ pub fn where_absent(request: &Request) -> Absent {
         }
         _ => Absent::Refuse,
     }
+}
+
+fn history_options(history: &args::History) -> Result<HistoryOptions, Failure> {
+    let keys = history.key.iter().map(|file| read_public_key(file));
+    Ok(HistoryOptions {
+        model: history.model.clone(),
+        verify: history.verify,
+        anchor: history.head,
+        keys: keys.collect::<Result<_, _>>()?,
+    })
 }
 
 fn revoke_options(revoke: &Revoke) -> RevokeOptions {

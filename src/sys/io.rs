@@ -206,6 +206,14 @@ fn end_after_failed_sync(path: &Path, error: &io::Error) -> ! {
 
 static NEXT_TEMPORARY: AtomicU64 = AtomicU64::new(0);
 
+/// Has all on disk that was written to the file system of `file`, by whomever.
+///
+/// # Errors
+/// As `syncfs(2)`.
+pub fn sync_file_system(file: &File) -> io::Result<()> {
+    Ok(nix::unistd::syncfs(file)?)
+}
+
 /// A name in `directory` that this process has not used.
 pub fn temporary_path(directory: &Path) -> PathBuf {
     let number = NEXT_TEMPORARY.fetch_add(1, Ordering::Relaxed);

@@ -189,9 +189,9 @@ fn a_commit_is_checked_out_clean_whatever_the_tree_holds() {
         (second, "second", "Ann")
     );
     let first = first.parse().expect("a commit");
-    let since = watched.since(first, tip.id, 10).expect("readable").expect("an ancestor");
+    let since = watched.since(|it| it == first, tip.id).expect("readable").expect("an ancestor");
     assert_eq!(since, std::slice::from_ref(&tip));
-    assert_eq!(watched.since(tip.id, first, 10).expect("readable"), None, "rewritten");
+    assert_eq!(watched.since(|it| it == tip.id, first).expect("readable"), None, "rewritten");
     for (commit, files) in [(first, 2), (tip.id, 3)] {
         let to = bench.root.join(commit.short());
         watched.check_out(commit, &to, 1 << 20).expect("there is room");

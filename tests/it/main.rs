@@ -52,3 +52,4 @@ mod tensors;
 mod tidy;
 mod training;
 mod tree;
+mod watch;

@@ -9,6 +9,7 @@ use git2::{ObjectType, Oid, Repository, RepositoryInitOptions, TreeWalkMode, Tre
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::state::remote;
 use super::{GitError, discover, id_of};
 
 /// Files of one commit that is checked out.
@@ -62,7 +63,7 @@ impl<'de> Deserialize<'de> for CommitId {
 }
 
 /// What a commit says of itself.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Commit {
     pub id: CommitId,
     /// The first line of its message.
@@ -96,25 +97,22 @@ impl Watched {
         }
     }
 
-    /// The commits after `from` up to `tip`, oldest first, along first parents; the last `count_max`
-    /// of them. `None` where `from` is not among the ancestors: what was there was rewritten.
+    /// The commits after the nearest that `is_known`, up to `tip`, oldest first, along first parents.
+    /// `None` where no ancestor is known: what was there was rewritten.
     pub fn since(
         &self,
-        from: CommitId,
+        is_known: impl Fn(CommitId) -> bool,
         tip: CommitId,
-        count_max: usize,
     ) -> Result<Option<Vec<Commit>>, GitError> {
         let failed = || GitError::git("walk through", &self.path);
         let mut at = self.repository.find_commit(tip.0).map_err(failed())?;
         let mut found = Vec::new();
         for _ in 0..WALK_MAX {
-            if at.id() == from.0 {
+            if is_known(id_of(at.id())) {
                 found.reverse();
                 return Ok(Some(found));
             }
-            if found.len() < count_max {
-                found.push(describe(&at));
-            }
+            found.push(describe(&at));
             at = match at.parent(0) {
                 Ok(parent) => parent,
                 Err(error) if error.code() == git2::ErrorCode::NotFound => return Ok(None),
@@ -122,6 +120,11 @@ impl Watched {
             };
         }
         Ok(None)
+    }
+
+    /// The address that it is pushed to, without credentials.
+    pub fn remote(&self) -> Option<String> {
+        remote(&self.repository, None)
     }
 
     /// Writes a commit's files below `to`, a directory that does not exist yet, as a repository of

@@ -93,7 +93,7 @@ fn head(
 }
 
 /// The address that the branch is pushed to, else that of `origin`, else that of the only remote.
-fn remote(repository: &Repository, branch: Option<&str>) -> Option<String> {
+pub(super) fn remote(repository: &Repository, branch: Option<&str>) -> Option<String> {
     let upstream = branch.and_then(|branch| {
         let name = repository.branch_upstream_remote(&format!("refs/heads/{branch}")).ok()?;
         name.as_str().ok().map(str::to_owned)

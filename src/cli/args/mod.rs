@@ -20,7 +20,7 @@ pub use self::governance::{
 };
 pub use self::inspect::Inspect;
 pub use self::takeover::{Export, ExportFormat, Import, Inventory};
-pub use self::training::{DataPath, Run, Step, Training};
+pub use self::training::{DataPath, Run, Step, Training, Watch};
 use super::config::{SIGN_KEY_VARIABLE, STORE_VARIABLE};
 use super::size::parse_bytes;
 use crate::format::names::{AliasName, ModelName, NameError, Reference};
@@ -76,6 +76,7 @@ pub enum Command {
     Umount(Umount),
     Snapshot(Snapshot),
     Run(Run),
+    Watch(Watch),
     List(List),
     Show(Show),
     Inspect(Inspect),

@@ -2,9 +2,12 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 
+use crate::cli::size::parse_bytes;
+use crate::format::duration;
 use crate::format::names::{AliasName, ModelName};
 
 /// Longest name of a step or a role, in bytes.
@@ -70,6 +73,61 @@ pub struct Run {
     pub command: Vec<OsString>,
 }
 
+/// Train each new commit of a branch, and seal what it makes
+///
+/// Each commit is checked out into a directory of its own, and the command runs there; it finds in
+/// MODELFS_DRAFT where to write. Where it exits with 0 that is sealed, with all that `modelfs run` records and
+/// the commit's subject as the message; else its output is kept as a log. The first start trains the commit
+/// that the branch is at. Later ones, after a kill too, go on with the oldest commit that is not done. Of merges the
+/// first parent counts; of a branch that was written anew, its last commit. Nothing is fetched: have
+/// `git fetch` do that, and watch `origin/main`.
+#[derive(Args, Debug, PartialEq)]
+#[command(after_help = "Example:
+  modelfs watch --repo ~/src/churn --ref main --model churn -- ./train.sh
+
+One watch of a model runs at a time. What it did, and the logs, are in $XDG_STATE_HOME/modelfs/watch, else
+~/.local/state/modelfs/watch. Prints a line for each commit; with --json, an object.")]
+pub struct Watch {
+    /// The Git repository, with a working tree or without
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub repo: PathBuf,
+    /// The branch
+    #[arg(long = "ref", value_name = "NAME", default_value = "HEAD")]
+    pub reference: String,
+    /// Name of the model
+    #[arg(long, value_name = "NAME")]
+    pub model: ModelName,
+    #[command(flatten)]
+    pub training: Training,
+    /// Where the command writes, a directory relative to the check-out
+    #[arg(long, value_name = "DIR")]
+    pub output: Option<PathBuf>,
+    /// Point this alias to each new version, in the same step
+    #[arg(long, value_name = "NAME")]
+    pub alias: Option<AliasName>,
+    /// How often the branch is looked at
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_time)]
+    pub interval: Duration,
+    /// How long one training may take
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = parse_time)]
+    pub timeout: Duration,
+    /// Room on disk that one training may take, its check-out included
+    #[arg(long, value_name = "BYTES", default_value = "100G", value_parser = parse_bytes)]
+    pub disk_bytes: u64,
+    /// How much of the output of one training is kept
+    #[arg(long, value_name = "BYTES", default_value = "16M", value_parser = parse_bytes)]
+    pub log_bytes: u64,
+    /// End when nothing is left to do; exit with 1 where a commit failed
+    #[arg(long)]
+    pub once: bool,
+    /// Count the commit whose result could not be sealed as failed
+    #[arg(long)]
+    pub give_up: bool,
+    /// The command and its arguments
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub command: Vec<OsString>,
+}
+
 /// Data, and what it is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DataPath {
@@ -110,6 +168,10 @@ fn parse_step(text: &str) -> Result<Step, String> {
         return Err(format!("`{text}` is no step: expected NAME or NAME:FILE, as dedupe:prep.py"));
     }
     Ok(Step { name: name.to_owned(), file: file.map(PathBuf::from) })
+}
+
+fn parse_time(text: &str) -> Result<Duration, String> {
+    duration::parse(text).map(|time| time.unsigned_abs())
 }
 
 #[cfg(test)]

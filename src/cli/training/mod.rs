@@ -5,12 +5,16 @@
 mod data;
 mod python;
 pub mod run;
+pub mod watch;
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use serde_json::{Map, Value};
 
 use self::data::DataWatch;
 use super::args::Training;
@@ -19,7 +23,8 @@ use super::failure::of_io;
 use crate::capture::git::SourceState;
 use crate::capture::record::{self, RunRecord};
 use crate::capture::{command, machine, redact, variables};
-use crate::ops::Failure;
+use crate::format::names::{AliasName, ModelName};
+use crate::ops::{Failure, Provenance, SnapshotOptions, Source};
 use crate::sys::child::Ending;
 use crate::sys::identity;
 
@@ -86,7 +91,7 @@ impl Recorder {
 
     /// Records how it went.
     pub fn end(mut self, end: End) -> RunRecord {
-        let mut run = |part: &str, value: serde_json::Value| self.record.put("run", part, value);
+        let mut run = |part: &str, value: Value| self.record.put("run", part, value);
         run("started", self.started.to_string().into());
         run("ended", Timestamp::now().to_string().into());
         run("duration_s", (end.duration.as_millis() as f64 / 1e3).into());
@@ -108,7 +113,7 @@ impl Recorder {
 }
 
 fn put_source(record: &mut RunRecord, source: &SourceState, words: &[String], directory: &Path) {
-    let serde_json::Value::Object(parts) = serde_json::json!(source) else {
+    let Value::Object(parts) = serde_json::json!(source) else {
         unreachable!("a structure is an object");
     };
     record.put_all("source", parts);
@@ -133,6 +138,40 @@ fn put_environment(record: &mut RunRecord, subject: &Subject<'_>, words: &[Strin
 
 fn value_of(environment: &[(OsString, OsString)], name: &str) -> Option<OsString> {
     environment.iter().find(|(it, _)| it == name).map(|(_, value)| value.clone())
+}
+
+/// What was made, to be sealed with what was recorded of it.
+fn captured(
+    model: &ModelName,
+    source: Source,
+    message: String,
+    captured: Map<String, Value>,
+    alias: Option<AliasName>,
+) -> SnapshotOptions {
+    SnapshotOptions {
+        model: model.clone(),
+        source,
+        message,
+        metrics: BTreeMap::new(),
+        params: BTreeMap::new(),
+        labels: BTreeMap::new(),
+        datasets: Vec::new(),
+        provenance: Box::new(Provenance::default()),
+        captured,
+        alias,
+    }
+}
+
+/// The first thing in a directory that is not a record of ours.
+fn made_in(directory: &Path) -> Result<Option<OsString>, Failure> {
+    let read = |error| of_io(format!("cannot read `{}`", directory.display()), &error);
+    for entry in fs::read_dir(directory).map_err(read)? {
+        let name = entry.map_err(read)?.file_name();
+        if name != record::NAME {
+            return Ok(Some(name));
+        }
+    }
+    Ok(None)
 }
 
 /// The name of whoever runs this program.

@@ -10,7 +10,7 @@ use std::time::Instant;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::{End, Recorder, Subject, own_name};
+use super::{End, Recorder, Subject, captured, made_in, own_name};
 use crate::capture::git;
 use crate::capture::record::{self, RunRecord};
 use crate::capture::redact;
@@ -21,9 +21,7 @@ use crate::cli::failure::{EXIT_DONE, failure_with_hint, of_config, of_io};
 use crate::cli::mount::Shown;
 use crate::cli::{ask, print, render, say_text};
 use crate::format::names::ModelName;
-use crate::ops::{
-    Failure, FailureKind, Provenance, Report, Request, SnapshotOptions, SnapshotReport, Source,
-};
+use crate::ops::{Failure, FailureKind, Report, Request, SnapshotReport, Source};
 use crate::sys::child::Ending;
 use crate::sys::foreground::{self, ForegroundReport, HeldSignals};
 
@@ -220,18 +218,6 @@ fn draft(model: &ModelName, store: StorePlace<'_>) -> Result<Place, Failure> {
     }
 }
 
-/// The first thing in a directory that is not a record of ours.
-fn made_in(directory: &Path) -> Result<Option<OsString>, Failure> {
-    let read = |error| of_io(format!("cannot read `{}`", directory.display()), &error);
-    for entry in fs::read_dir(directory).map_err(read)? {
-        let name = entry.map_err(read)?.file_name();
-        if name != record::NAME {
-            return Ok(Some(name));
-        }
-    }
-    Ok(None)
-}
-
 fn seal(
     arguments: &Run,
     model: &ModelName,
@@ -244,18 +230,8 @@ fn seal(
         let shown = redact::command(&words.collect::<Vec<_>>()).join(" ");
         shown.chars().take(MESSAGE_CHARACTERS_MAX).collect()
     });
-    let options = SnapshotOptions {
-        model: model.clone(),
-        source: place.source.clone(),
-        message,
-        metrics: Default::default(),
-        params: Default::default(),
-        labels: Default::default(),
-        datasets: Vec::new(),
-        provenance: Box::new(Provenance::default()),
-        captured: members.clone(),
-        alias: arguments.alias.clone(),
-    };
+    let (source, alias) = (place.source.clone(), arguments.alias.clone());
+    let options = captured(model, source, message, members.clone(), alias);
     match ask(Request::Snapshot(options), store)? {
         Report::Snapshot(report) => Ok(report),
         _ => unreachable!("the answer to `snapshot` is one"),

@@ -1,0 +1,228 @@
+//! Where a watch keeps what it did, what it is doing, and the logs of failures.
+
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+
+use crate::capture::git::{Commit, CommitId};
+use crate::cli::failure::{failure_with_hint, of_io};
+use crate::format::names::ModelName;
+use crate::ops::{Failure, FailureKind, SnapshotOptions};
+use crate::sys::io as files;
+use crate::sys::lock::{self, LockError, LockGuard};
+
+/// Commits that are known to be done: more than are ever walked through between two looks.
+const DONE_COUNT_MAX: usize = 1_000;
+/// Logs of failures that are kept: the newest.
+const LOG_COUNT_MAX: usize = 50;
+/// Longest file of the state, in bytes.
+const STATE_BYTES_MAX: u64 = 4 << 20;
+/// Logs may show what nobody else should see.
+const DIRECTORY_MODE: u32 = 0o700;
+/// Bytes of the store's digest that tell its watches from those of other stores.
+const STORE_BYTES: usize = 8;
+
+/// What is kept between two starts.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Saved {
+    /// The newest last.
+    pub done: Vec<CommitId>,
+    pub current: Option<Current>,
+}
+
+/// The commit that is not done yet.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Current {
+    /// Nothing of it counts.
+    Training { commit: CommitId },
+    /// It is on disk, and waits to be sealed so.
+    Trained { commit: Commit, options: Box<SnapshotOptions> },
+}
+
+impl Saved {
+    /// A commit is done.
+    pub fn finish(&mut self, commit: CommitId) {
+        self.current = None;
+        self.done.push(commit);
+        let more = self.done.len().saturating_sub(DONE_COUNT_MAX);
+        self.done.drain(..more);
+    }
+}
+
+/// The directory of the watch of one model.
+pub struct Place {
+    directory: PathBuf,
+    /// For as long as this lives no other watch has it.
+    _lock: LockGuard,
+}
+
+impl Place {
+    /// Takes the directory for the watches of this store's model.
+    ///
+    /// # Errors
+    /// `Busy` where another watch has it.
+    pub fn open(state: &Path, store: &Path, model: &ModelName) -> Result<Self, Failure> {
+        let digest = blake3::hash(store.as_os_str().as_encoded_bytes());
+        let store = &digest.to_hex()[..2 * STORE_BYTES];
+        let directory = state.join("watch").join(format!("{model}-{store}"));
+        let mut builder = DirBuilder::new();
+        let made = builder.recursive(true).mode(DIRECTORY_MODE).create(directory.join("logs"));
+        made.map_err(|error| of_io(format!("cannot make `{}`", directory.display()), &error))?;
+        let holder = format!("modelfs watch --model {model}");
+        match lock::acquire(&directory.join("lock"), &holder) {
+            Ok(lock) => Ok(Self { directory, _lock: lock }),
+            Err(LockError::Held { pid, .. }) => {
+                let message = format!("`{model}` is watched already, by process {pid}");
+                let hint = format!("end that one first: kill {pid}");
+                Err(failure_with_hint(FailureKind::Busy, message, hint))
+            }
+            Err(LockError::Io(error)) => {
+                Err(of_io(format!("cannot lock `{}`", directory.display()), &error))
+            }
+        }
+    }
+
+    /// What marks everything that is started from here.
+    pub fn mark(&self) -> String {
+        self.directory.to_string_lossy().into_owned()
+    }
+
+    /// Where a commit is checked out and trained.
+    pub fn attempt(&self) -> PathBuf {
+        self.directory.join("current")
+    }
+
+    pub fn logs(&self) -> PathBuf {
+        self.directory.join("logs")
+    }
+
+    fn log(&self, commit: CommitId) -> PathBuf {
+        self.logs().join(format!("{commit}.log"))
+    }
+
+    fn state(&self) -> PathBuf {
+        self.directory.join("state.json")
+    }
+
+    /// What was kept; nothing where this is the first start.
+    ///
+    /// # Errors
+    /// Where it cannot be read or understood.
+    pub fn load(&self) -> Result<Saved, Failure> {
+        let path = self.state();
+        let bytes = match files::read_file(&files::Real, &path, STATE_BYTES_MAX) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Saved::default()),
+            read => {
+                read.map_err(|error| of_io(format!("cannot read `{}`", path.display()), &error))
+            }
+        }?;
+        serde_json::from_slice(&bytes).map_err(|error| Failure {
+            because: vec![error.to_string()],
+            ..failure_with_hint(
+                FailureKind::CouldNot,
+                format!("`{}` is not what a watch has written", path.display()),
+                "without it the last commit is trained again; move it away for that",
+            )
+        })
+    }
+
+    /// Keeps it, durably.
+    ///
+    /// # Errors
+    /// Those of writing it; what was kept before is there then.
+    pub fn save(&self, saved: &Saved) -> Result<(), Failure> {
+        let bytes = serde_json::to_vec(saved).expect("it has text keys only");
+        let path = self.state();
+        files::write_durably(&files::Real, &self.directory, &path, &bytes, files::Put::Replace)
+            .map_err(|error| of_io(format!("cannot write `{}`", path.display()), &error))
+    }
+
+    /// Has all that was written into the attempt on disk.
+    ///
+    /// # Errors
+    /// Those of `syncfs(2)`.
+    pub fn sync_attempt(&self) -> Result<(), Failure> {
+        let synced = File::open(self.attempt()).and_then(|it| files::sync_file_system(&it));
+        synced.map_err(|error| of_io(format!("cannot sync `{}`", self.attempt().display()), &error))
+    }
+
+    /// Removes what is left of the last attempt.
+    ///
+    /// # Errors
+    /// Where it cannot be removed: nothing else may be put there.
+    pub fn clear(&self) -> Result<(), Failure> {
+        match fs::remove_dir_all(self.attempt()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                let attempt = self.attempt();
+                Err(of_io(format!("cannot remove `{}`", attempt.display()), &error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Begins the log of a commit.
+    ///
+    /// # Errors
+    /// Those of making the file.
+    pub fn begin_log(&self, commit: CommitId) -> Result<File, Failure> {
+        self.remove_old_logs();
+        let path = self.log(commit);
+        File::create(&path)
+            .map_err(|error| of_io(format!("cannot make `{}`", path.display()), &error))
+    }
+
+    /// Writes at the end of a log why it failed.
+    ///
+    /// # Errors
+    /// Those of writing it.
+    pub fn end_log(&self, commit: CommitId, why: &str) -> Result<PathBuf, Failure> {
+        let path = self.log(commit);
+        let opened = File::options().append(true).create(true).open(&path);
+        let written = opened.and_then(|mut file| writeln!(file, "\nmodelfs: {why}"));
+        written.map_err(|error| of_io(format!("cannot write `{}`", path.display()), &error))?;
+        Ok(path)
+    }
+
+    /// Removes the log of a commit that did not fail.
+    pub fn remove_log(&self, commit: CommitId) {
+        // One that stays goes with its time.
+        drop(fs::remove_file(self.log(commit)));
+    }
+
+    fn remove_old_logs(&self) {
+        let entries = fs::read_dir(self.logs()).into_iter().flatten().flatten();
+        let time = |entry: &fs::DirEntry| entry.metadata().and_then(|it| it.modified()).ok();
+        let mut logs: Vec<(Option<SystemTime>, PathBuf)> =
+            entries.map(|entry| (time(&entry), entry.path())).collect();
+        logs.sort();
+        let more = (logs.len() + 1).saturating_sub(LOG_COUNT_MAX);
+        logs.into_iter().take(more).for_each(|(_, path)| drop(fs::remove_file(path)));
+    }
+}
+
+/// Bytes on disk of all that is below a directory; it stops to count past `bytes_max`.
+pub fn bytes_below(directory: &Path, bytes_max: u64) -> u64 {
+    /// What a block of `stat(2)` is, in bytes.
+    const BLOCK_BYTES: u64 = 512;
+    let (mut directories, mut bytes) = (vec![directory.to_owned()], 0_u64);
+    while let Some(directory) = directories.pop() {
+        // It changes while it is looked at: what has gone counts nothing.
+        for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+            let Ok(found) = entry.metadata() else { continue };
+            bytes = bytes.saturating_add(found.blocks().saturating_mul(BLOCK_BYTES));
+            if bytes_max < bytes {
+                return bytes;
+            }
+            if found.is_dir() {
+                directories.push(entry.path());
+            }
+        }
+    }
+    bytes
+}
