@@ -156,12 +156,14 @@ impl Catalog {
         lines: &[FooterLine],
     ) -> Result<(), CatalogError> {
         guarded(|| {
-            let mut batch = sled::Batch::default();
-            for line in lines {
-                batch.insert(line.id.as_bytes(), &Place::of(pack, line).encode()[..]);
-            }
+            // In the order of their keys: those of one page follow each other. Not as a batch of sled,
+            // which keeps what each line replaces in memory until it has the last.
+            let mut sorted: Vec<_> = lines.iter().collect();
+            sorted.sort_unstable_by_key(|line| line.id);
             // The chunks first: a pack that is listed has all its chunks listed.
-            self.chunks.apply_batch(batch)?;
+            for line in sorted {
+                self.chunks.insert(line.id.as_bytes(), &Place::of(pack, line).encode()[..])?;
+            }
             self.packs.insert(pack.as_bytes(), &pack_bytes.to_le_bytes())?;
             Ok(())
         })
