@@ -13,6 +13,9 @@ use crate::format::ids::{ChunkId, PackId};
 use crate::format::pack::{self, FooterLine, PackError, RecordHead};
 use crate::sys::io::{self as durable, Io, Put};
 
+/// Bytes of a pack that are written together: the records of small chunks have a few hundred.
+const WRITE_BYTES: usize = 256 << 10;
+
 /// A pack that was finished: its name, its length, its chunks.
 #[derive(Clone, Debug)]
 pub struct FinishedPack {
@@ -72,6 +75,8 @@ pub struct OpenPack<'a> {
     path: PathBuf,
     hasher: blake3::Hasher,
     bytes: u64,
+    /// The last of them, which are still to be written.
+    pending: Vec<u8>,
     lines: Vec<FooterLine>,
     finished: bool,
 }
@@ -82,13 +87,13 @@ impl<'a> OpenPack<'a> {
         let path = durable::temporary_path(&layout.temporary());
         let file = io.create(&path).map_err(|e| StoreError::io("create", &path, e))?;
         let hasher = blake3::Hasher::new();
-        let (bytes, lines, finished) = (0, Vec::new(), false);
-        let mut open = Self { io, file, path, hasher, bytes, lines, finished };
+        let (bytes, pending, lines, finished) = (0, Vec::new(), Vec::new(), false);
+        let mut open = Self { io, file, path, hasher, bytes, pending, lines, finished };
         open.append(&pack::HEADER)?;
         Ok(open)
     }
 
-    /// Bytes written so far.
+    /// Bytes that it has so far.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
@@ -103,17 +108,35 @@ impl<'a> OpenPack<'a> {
     }
 
     fn append(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
-        durable::write_all(self.io, &self.file, bytes)
-            .map_err(|e| StoreError::io("write", &self.path, e))?;
-        self.hasher.update(bytes);
         self.bytes += bytes.len() as u64;
+        if self.pending.len() + bytes.len() < WRITE_BYTES {
+            self.pending.extend_from_slice(bytes);
+            return Ok(());
+        }
+        self.write_pending()?;
+        self.write(bytes)
+    }
+
+    fn write_pending(&mut self) -> Result<(), StoreError> {
+        let pending = std::mem::take(&mut self.pending);
+        self.write(&pending)?;
+        // With its room.
+        self.pending = pending;
+        self.pending.clear();
         Ok(())
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        self.hasher.update(bytes);
+        durable::write_all(self.io, &self.file, bytes)
+            .map_err(|e| StoreError::io("write", &self.path, e))
     }
 
     /// Writes the footer and gives the pack its name, durably.
     pub fn finish(mut self, layout: &Layout) -> Result<FinishedPack, StoreError> {
         let footer = pack::encode_footer(&self.lines);
         self.append(&footer)?;
+        self.write_pending()?;
         let id = PackId(*self.hasher.finalize().as_bytes());
         let path = layout.pack(&id);
         let parent = path.parent().expect("a pack lies in a directory");
