@@ -22,7 +22,7 @@ use super::digests::FileHasher;
 use super::hot::Movable;
 use super::metadata::{Described, SealedFile};
 use super::source::{SourceFile, SourceTree};
-use super::tensors::{EXTERNAL, External, FilePlan, OwnDigest, kind_of_file};
+use super::tensors::{CutTable, EXTERNAL, External, kind_of_file};
 use super::told::Telling;
 use super::{OpsError, Progress, Workspace};
 use crate::capture::Found;
@@ -33,7 +33,7 @@ use crate::format::hot::Stamp;
 use crate::format::ids::{BlobDigest, ChunkId, TreeDigest};
 use crate::format::manifest::{ChunkRef, FileTensors, Tree};
 use crate::format::names::ModelName;
-use crate::store::hot::stamp_of;
+use crate::store::hot::{HOT_FILE_BYTES_MIN, stamp_of};
 use crate::store::{ChunkWriter, Like, Piece};
 use crate::sys::at;
 use crate::sys::lease::{self, Lease};
@@ -61,12 +61,13 @@ pub(super) struct Stored {
     cuts: Vec<FileCut>,
 }
 
-/// How a file was cut: the chunks that it has, and what its tensors are told by.
+/// How a file was cut: the chunks that it has, and what its tensors are told by. Small, as there may be
+/// a million of them.
 enum FileCut {
     /// By these pieces that were put.
-    Pieces(Range<usize>, FilePlan, Vec<OwnDigest>),
+    Pieces(Range<usize>, Option<Box<CutTable>>),
     /// As it was before.
-    Known(Vec<ChunkRef>, Option<FileTensors>),
+    Known(Vec<ChunkRef>, Option<Box<FileTensors>>),
 }
 
 impl Stored {
@@ -78,13 +79,13 @@ impl Stored {
         let cuts = std::mem::take(&mut self.cuts);
         for ((file, sealed), cut) in self.source.files.iter().zip(&self.files).zip(cuts) {
             let (chunks, table) = match &cut {
-                FileCut::Pieces(pieces, ..) => (&written[pieces.clone()], None),
-                FileCut::Known(chunks, table) => (&chunks[..], table.clone()),
+                FileCut::Pieces(pieces, _) => (&written[pieces.clone()], None),
+                FileCut::Known(chunks, table) => (&chunks[..], table.as_deref().cloned()),
             };
             tree.set_file(file.index, file.executable, sealed.digest, chunks);
             tensors.extend(table.map(|table| FileTensors { file: file.index, ..table }));
-            if let FileCut::Pieces(pieces, plan, own) = cut {
-                tensors.extend(plan.into_tensors(file.index, &written[pieces], own));
+            if let FileCut::Pieces(pieces, Some(table)) = cut {
+                tensors.push(table.into_tensors(file.index, &written[pieces]));
             }
         }
         tensors.sort_by_key(|of| of.file);
@@ -96,7 +97,7 @@ impl Stored {
         let files = self.source.files.iter().zip(&self.files);
         let movable = files.filter_map(|(source, file)| {
             let (path, digest) = (source.path.clone(), file.digest);
-            Some(Movable { path, digest, sealed: file.sealed? })
+            Some(Movable { path, digest, sealed: **file.sealed.as_ref()? })
         });
         movable.collect()
     }
@@ -189,8 +190,8 @@ struct FileRead {
     format: &'static str,
     /// `None`: the hasher has it.
     sha256: Option<[u8; 32]>,
-    /// What the file was, if a lease said that nobody wrote to it.
-    sealed: Option<Stamp>,
+    /// What the file was, if a lease said that nobody wrote to it and it can become hot.
+    sealed: Option<Box<Stamp>>,
     described: Option<Box<Described>>,
 }
 
@@ -244,8 +245,9 @@ impl Reading<'_, '_, '_> {
             return Err(changed());
         }
         // Another name would be another way to write to it.
-        let sealed = (lease.is_some() && after.nlink == 1 && before.ctime == after.ctime)
-            .then(|| stamp_of(&after));
+        let is_alone = lease.is_some() && after.nlink == 1 && before.ctime == after.ctime;
+        let sealed =
+            (is_alone && HOT_FILE_BYTES_MIN <= after.size).then(|| Box::new(stamp_of(&after)));
         Ok((FileRead { sealed, described, ..read }, cut))
     }
 
@@ -271,7 +273,7 @@ impl Reading<'_, '_, '_> {
         let format = kind_of_file(&file.path, opened, file.bytes)?;
         let (bytes, sha256) = (file.bytes, Some(sha256));
         let read = FileRead { bytes, digest, format, sha256, sealed: None, described: None };
-        Ok(Some((read, FileCut::Known(chunks.to_vec(), table.cloned()))))
+        Ok(Some((read, FileCut::Known(chunks.to_vec(), table.cloned().map(Box::new)))))
     }
 
     /// Reads a file to its end, and puts its pieces.
@@ -306,7 +308,7 @@ impl Reading<'_, '_, '_> {
         let format = kind_of_file(&file.path, opened, file.bytes);
         let format = format.map_err(|e| OpsError::file("read", &file.path, e))?;
         let read = FileRead { bytes, digest, format, sha256: None, sealed: None, described: None };
-        Ok((read, FileCut::Pieces(pieces.unwrap_or_default(), plan, own)))
+        Ok((read, FileCut::Pieces(pieces.unwrap_or_default(), plan.into_table(own))))
     }
 }
 

@@ -2,11 +2,12 @@
 
 use std::path::Path;
 
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
 use super::{Context, SnapshotOptions, said};
 use crate::capture::Found;
-use crate::format::canonical;
 use crate::format::hot::Stamp;
 use crate::format::ids::{BlobDigest, TreeDigest, to_hex};
 use crate::format::metadata::{ARTIFACTS, SCHEMA, SUPERSEDES};
@@ -22,8 +23,9 @@ pub(super) struct SealedFile {
     /// The word for its format.
     pub format: &'static str,
     pub sha256: [u8; 32],
-    /// What the file was while it was read, if a lease said that nobody wrote to it.
-    pub sealed: Option<Stamp>,
+    /// What the file was while it was read, if a lease said that nobody wrote to it and it can become
+    /// hot.
+    pub sealed: Option<Box<Stamp>>,
     /// What it says of itself.
     pub described: Option<Box<Described>>,
 }
@@ -73,7 +75,7 @@ pub(super) fn head(facts: &Facts<'_>) -> Value {
 
 /// One line of the list of files. A path that is not UTF-8 is shown as well as can be, and in full
 /// as the hexadecimal digits of its bytes.
-pub(super) fn file_line(path: &Path, file: &SealedFile) -> Value {
+fn file_line(path: &Path, file: &SealedFile) -> Value {
     let bytes = path.as_os_str().as_bytes();
     let mut line = json!({
         "path": String::from_utf8_lossy(bytes),
@@ -91,11 +93,75 @@ pub(super) fn file_line(path: &Path, file: &SealedFile) -> Value {
     line
 }
 
-/// The bytes of `metadata.json`: one line.
-pub(super) fn encode(head: &Value, files: Vec<Value>) -> Vec<u8> {
-    let mut whole = head.clone();
-    whole[ARTIFACTS] = Value::Array(files);
-    let mut bytes = canonical::encode(&whole).into_bytes();
+/// `metadata.json` as it is written: the lines of its files are made one by one, as there may be a
+/// million of them.
+struct Whole<'a, F> {
+    head: &'a Map<String, Value>,
+    files: F,
+}
+
+impl<'a, F> Serialize for Whole<'a, F>
+where
+    F: Iterator<Item = (&'a Path, &'a SealedFile)> + Clone,
+{
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        // Canonical: sorted by name.
+        for (name, member) in self.head.iter().filter(|(name, _)| *name.as_str() < *ARTIFACTS) {
+            map.serialize_entry(name, member)?;
+        }
+        map.serialize_entry(ARTIFACTS, &Lines(self.files.clone()))?;
+        for (name, member) in self.head.iter().filter(|(name, _)| *ARTIFACTS < *name.as_str()) {
+            map.serialize_entry(name, member)?;
+        }
+        map.end()
+    }
+}
+
+struct Lines<F>(F);
+
+impl<'a, F> Serialize for Lines<F>
+where
+    F: Iterator<Item = (&'a Path, &'a SealedFile)> + Clone,
+{
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.clone().map(|(path, file)| file_line(path, file)))
+    }
+}
+
+/// The bytes of `metadata.json`: one line of canonical JSON.
+pub(super) fn encode<'a>(
+    head: &'a Value,
+    files: impl Iterator<Item = (&'a Path, &'a SealedFile)> + Clone,
+) -> Vec<u8> {
+    let head = head.as_object().expect("the head is an object");
+    let whole = serde_json::to_vec(&Whole { head, files });
+    let mut bytes = whole.expect("our types have text keys and finite numbers");
     bytes.push(b'\n');
     bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::canonical;
+
+    #[test]
+    fn the_metadata_is_canonical_with_its_files_where_they_belong() {
+        let file = |bytes: u64| SealedFile {
+            bytes,
+            digest: BlobDigest::of(&bytes.to_le_bytes()),
+            format: "text",
+            sha256: [7; 32],
+            sealed: None,
+            described: None,
+        };
+        let files = [(Path::new("b"), file(1)), (Path::new("a/\"x"), file(2))];
+        let files = files.iter().map(|(path, file)| (*path, file));
+        let mut head = json!({ "zzz": 1, "aaa": { "z": null, "a": 1.5 }, "message": "why" });
+        let text = encode(&head, files.clone());
+        head[ARTIFACTS] = files.map(|(path, file)| file_line(path, file)).collect();
+        let line = text.strip_suffix(b"\n").expect("it ends in a newline");
+        assert_eq!(canonical::parse_value(line).unwrap(), head);
+    }
 }

@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::RangeFrom;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,6 +13,7 @@ use std::sync::mpsc;
 
 use jiff::Timestamp;
 use parking_lot::Mutex;
+use serde_json::Value;
 
 use super::contents::{OpenFile, Sealing, Stored, Tracked, once_closed, put_whole};
 use super::gate::Newcomer;
@@ -345,13 +347,10 @@ impl Workspace {
         let found = &stored.found;
         let facts = Facts { options, context, at, version, supersedes, digest, user, found };
         let head = metadata::head(&facts);
-        let lines = stored.source.files.iter().zip(&stored.files);
-        let lines = lines.map(|(source, file)| metadata::file_line(&source.path, file)).collect();
-        let text = metadata::encode(&head, lines);
-        let pieces = put_whole(&mut writer, &text, self.store.config().chunking)?;
+        let (text_digest, pieces) = self.put_metadata(&mut writer, &head, &stored)?;
         let Written { chunks, stored_bytes } = writer.finish()?;
         let (mut tree, tensors) = stored.with_chunks(&chunks);
-        tree.set_file(stored.source.metadata, false, BlobDigest::of(&text), &chunks[pieces]);
+        tree.set_file(stored.source.metadata, false, text_digest, &chunks[pieces]);
         tree.set_mtime(stored.source.metadata, mtime_from(at.into()));
         let manifest = Manifest::new(options.model.clone(), version, head, tree);
         let manifest = manifest.with_tensors(&tensors);
@@ -396,6 +395,19 @@ impl Workspace {
             self.warm_later(&seal.moves);
         }
         Ok(report)
+    }
+
+    /// Puts `metadata.json`; its digest, and the pieces that it became.
+    fn put_metadata(
+        &self,
+        writer: &mut ChunkWriter<'_>,
+        head: &Value,
+        stored: &Stored,
+    ) -> Result<(BlobDigest, RangeFrom<usize>), OpsError> {
+        let files = stored.source.files.iter().zip(&stored.files);
+        let text = metadata::encode(head, files.map(|(source, file)| (&*source.path, file)));
+        let pieces = put_whole(writer, &text, self.store.config().chunking)?;
+        Ok((BlobDigest::of(&text), pieces))
     }
 
     fn ensure_model(&self, context: &Context, name: &ModelName) -> Result<(), OpsError> {

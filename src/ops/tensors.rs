@@ -171,15 +171,23 @@ impl FilePlan {
         })
     }
 
-    /// The table of the file for its manifest; `chunks` are all of it, `own` what
-    /// [`FilePlan::digests_within`] gave of all its pieces.
-    pub fn into_tensors(
-        self,
-        file: EntryIndex,
-        chunks: &[ChunkRef],
-        own: Vec<OwnDigest>,
-    ) -> Option<FileTensors> {
-        let table = self.table?;
+    /// What is kept of a plan once the file was cut; `own` is what [`FilePlan::digests_within`] gave of
+    /// all its pieces.
+    pub fn into_table(self, own: Vec<OwnDigest>) -> Option<Box<CutTable>> {
+        self.table.map(|table| Box::new(CutTable { table, own }))
+    }
+}
+
+/// The tensors of a file that was cut, until its chunks are known.
+pub(super) struct CutTable {
+    table: TensorTable,
+    own: Vec<OwnDigest>,
+}
+
+impl CutTable {
+    /// The table of the file for its manifest; `chunks` are all of it.
+    pub fn into_tensors(self, file: EntryIndex, chunks: &[ChunkRef]) -> FileTensors {
+        let Self { table, own } = self;
         let own: HashMap<usize, TensorDigest> = own.into_iter().collect();
         let mut chunks = ChunkStarts::new(chunks);
         let mut tensors = Vec::with_capacity(table.tensors.len());
@@ -190,7 +198,7 @@ impl FilePlan {
             let dtype = dtype.to_string().into();
             tensors.push(TensorLine { name, dtype, shape, bytes, digest });
         }
-        Some(FileTensors { file, format: table.format.to_string().into(), tensors })
+        FileTensors { file, format: table.format.to_string().into(), tensors }
     }
 }
 

@@ -361,10 +361,8 @@ impl Estimator<'_> {
                 .and_then(|opened| telling.ask(&file.path, &opened, bytes, format))
                 .unwrap_or_default();
             sealed.push(SealedFile { bytes, digest, format, sha256, sealed: None, described });
-            paths.push(&file.path);
+            paths.push(&*file.path);
         }
-        let lines = paths.into_iter().zip(&sealed);
-        let lines = lines.map(|(path, file)| metadata::file_line(path, file)).collect();
         let found = telling.finish(&sealed);
         let digest = tree.digest();
         let (options, context) = (&version.options, self.context);
@@ -373,7 +371,7 @@ impl Estimator<'_> {
         let (user, found) = (None, &found);
         let facts = Facts { options, context, at, version, supersedes, digest, user, found };
         let head = metadata::head(&facts);
-        let text = metadata::encode(&head, lines);
+        let text = metadata::encode(&head, paths.into_iter().zip(&sealed));
         let chunk = ChunkRef {
             id: ChunkId::of(&text),
             bytes: u32::try_from(text.len()).unwrap_or(u32::MAX),
