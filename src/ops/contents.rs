@@ -4,6 +4,7 @@
 //! Invariant S2: what is stored is what was read while nobody had the file open for writing, and
 //! whose size and times were the same before and after.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Read, Take};
 use std::ops::{Range, RangeFrom};
@@ -45,6 +46,9 @@ const USER_METADATA_BYTES_MAX: u64 = 1 << 20;
 const CLOSE_TIME_MAX: Duration = Duration::from_secs(1);
 /// Longest pause between two looks whether they are closed.
 const CLOSE_PAUSE_MAX: Duration = Duration::from_millis(50);
+/// Files that are open before it is their turn, and bytes of each that the kernel reads meanwhile.
+const AHEAD_FILES_MAX: usize = 32;
+const AHEAD_BYTES_MAX: u64 = 256 << 10;
 /// Bytes that are read and hashed at a time.
 const DIGEST_STEP_BYTES: usize = 1 << 20;
 
@@ -160,8 +164,8 @@ impl Workspace {
                 is_draft,
                 telling: Telling::default(),
             };
-            for file in &source.files {
-                let opened = open(&file.path).map_err(|e| OpsError::file("open", &file.path, e))?;
+            for opened in (Ahead { files: source.files.iter(), open, opened: VecDeque::new() }) {
+                let (file, opened) = opened?;
                 let (read, cut) = reading.read(file, &opened)?;
                 source.tree.set_content(file.index, file.executable, read.digest, read.bytes);
                 files.push(read);
@@ -193,6 +197,29 @@ struct FileRead {
     /// What the file was, if a lease said that nobody wrote to it and it can become hot.
     sealed: Option<Box<Stamp>>,
     described: Option<Box<Described>>,
+}
+
+/// Opens files before it is their turn, so that the disk looks for many of them at a time.
+struct Ahead<'a, 'open> {
+    files: std::slice::Iter<'a, SourceFile>,
+    open: &'a mut OpenFile<'open>,
+    opened: VecDeque<(&'a SourceFile, File)>,
+}
+
+impl<'a> Iterator for Ahead<'a, '_> {
+    type Item = Result<(&'a SourceFile, File), OpsError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        for file in self.files.by_ref().take(AHEAD_FILES_MAX - self.opened.len()) {
+            let opened = match (self.open)(&file.path) {
+                Ok(opened) => opened,
+                Err(error) => return Some(Err(OpsError::file("open", &file.path, error))),
+            };
+            at::will_need(&opened, file.bytes.min(AHEAD_BYTES_MAX));
+            self.opened.push_back((file, opened));
+        }
+        self.opened.pop_front().map(Ok)
+    }
 }
 
 /// Files being read, one after the other.

@@ -13,7 +13,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, FallocateFlags, OFlag, OpenHow, RenameFlags, ResolveFlag};
+use nix::fcntl::{
+    AtFlags, FallocateFlags, OFlag, OpenHow, PosixFadviseAdvice, RenameFlags, ResolveFlag,
+};
 use nix::sys::stat::{FchmodatFlags, FileStat, Mode, SFlag, UtimensatFlags};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, LinkatFlags, Uid, UnlinkatFlags, Whence};
@@ -265,6 +267,13 @@ pub fn set_times(
     let (atime, mtime) = (time_spec(atime), time_spec(mtime));
     let (path, follow) = (proc_path(&object), UtimensatFlags::FollowSymlink);
     Ok(nix::sys::stat::utimensat(nix::fcntl::AT_FDCWD, &path, &atime, &mtime, follow)?)
+}
+
+/// Has the kernel read the first bytes of a file, without waiting for them; only a hint.
+pub fn will_need(file: impl AsFd, bytes: u64) {
+    let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+    let advice = PosixFadviseAdvice::POSIX_FADV_WILLNEED;
+    let _ = nix::fcntl::posix_fadvise(file, 0, bytes, advice);
 }
 
 /// Sets the length of a file opened for writing.
