@@ -27,6 +27,20 @@ def run(command, **options):
     return done.stdout
 
 
+def run_measured(command):
+    """Runs to the end, saying nothing; seconds, and the most resident bytes of that process."""
+    began = time.perf_counter()
+    with tempfile.TemporaryFile() as said:
+        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=said)
+        _, status, used = os.wait4(child.pid, 0)
+        child.returncode = os.waitstatus_to_exitcode(status)
+        if child.returncode:
+            said.seek(0)
+            raise BenchError(f"`{' '.join(map(str, command))}` ended with {child.returncode}: "
+                             f"{said.read().decode(errors='replace').strip()[-2000:]}")
+    return time.perf_counter() - began, used.ru_maxrss * 1024
+
+
 def cpu_seconds():
     """User and system time of this process and of its children that ended."""
     both = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
