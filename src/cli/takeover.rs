@@ -1,7 +1,7 @@
 //! `modelfs inventory` and `modelfs import`: what lies in a folder, and how it gets into a store.
 
-use std::fs::{File, OpenOptions};
-use std::io::{Read, Write};
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -15,8 +15,8 @@ use super::sources::{self, Changed};
 use super::{config, print};
 use crate::format::names::ModelName;
 use crate::ops::{
-    self, Failure, FailureKind, ImportReport, PLAN_BYTES_MAX, Plan, PlanVersion, Progress, Report,
-    Request,
+    self, Failure, FailureKind, ImportReport, InventoryReport, PLAN_BYTES_MAX, Plan, PlanVersion,
+    Progress, Report, Request,
 };
 use crate::present::table::{bytes, count, printable};
 use crate::present::{self, ROWS_SHOWN};
@@ -31,17 +31,13 @@ const TOLD_MAX: usize = 20;
 pub fn inventory(inventory: &args::Inventory, shown: Shown) -> Result<(), Failure> {
     let what = || format!("cannot look through `{}`", inventory.directory.display());
     let root = inventory.directory.canonicalize().map_err(|error| of_io(what(), &error))?;
-    if let Some(plan) = inventory.plan.as_deref().filter(|plan| plan.exists()) {
-        return Err(plan_exists(plan));
+    // Before all the work, so that it is not for nothing.
+    let file = inventory.plan.as_deref().map(create_plan).transpose()?;
+    let report = look_through(&root, file);
+    if let (Err(_), Some(plan)) = (&report, &inventory.plan) {
+        drop(fs::remove_file(plan));
     }
-    let context = config::context().map_err(|error| of_io("cannot tell who we are", &error))?;
-    let bar = Bar::default();
-    let found = ops::inventory(&root, &context, &bar);
-    drop(bar);
-    let (report, plan) = found.map_err(|error| Failure::from(&error))?;
-    if let Some(path) = &inventory.plan {
-        write_plan(path, &present::plan_text(plan, &report))?;
-    }
+    let report = report?;
     let text = match shown {
         Shown::Json => serde_json::to_string(&report).expect("a report has text keys only") + "\n",
         Shown::Text if inventory.csv => present::inventory_csv(&report),
@@ -57,16 +53,27 @@ pub fn inventory(inventory: &args::Inventory, shown: Shown) -> Result<(), Failur
     print(&text)
 }
 
-fn plan_exists(plan: &Path) -> Failure {
-    let message = format!("`{}` exists already", plan.display());
-    failure_with_hint(FailureKind::Usage, message, "name a file that does not exist yet")
+/// What is there; the plan goes into the file.
+fn look_through(root: &Path, file: Option<File>) -> Result<InventoryReport, Failure> {
+    let context = config::context().map_err(|error| of_io("cannot tell who we are", &error))?;
+    let bar = Bar::default();
+    let found = ops::inventory(root, &context, &bar);
+    drop(bar);
+    let (report, plan) = found.map_err(|error| Failure::from(&error))?;
+    if let Some(mut file) = file {
+        let written = file.write_all(present::plan_text(plan, &report).as_bytes());
+        written.map_err(|error| of_io("cannot write the plan", &error))?;
+    }
+    Ok(report)
 }
 
-fn write_plan(path: &Path, text: &str) -> Result<(), Failure> {
-    let written = OpenOptions::new().write(true).create_new(true).open(path);
-    let written = written.and_then(|mut file| file.write_all(text.as_bytes()));
-    written.map_err(|error| match error.kind() {
-        std::io::ErrorKind::AlreadyExists => plan_exists(path),
+fn create_plan(path: &Path) -> Result<File, Failure> {
+    let created = File::options().write(true).create_new(true).open(path);
+    created.map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => {
+            let message = format!("`{}` exists already", path.display());
+            failure_with_hint(FailureKind::Usage, message, "name a file that does not exist yet")
+        }
         _ => of_io(format!("cannot write `{}`", path.display()), &error),
     })
 }

@@ -17,6 +17,9 @@ use crate::format::names::AliasName;
 /// A part that is in more models than this says nothing about two of them.
 const SHARERS_MAX: usize = 200;
 
+/// What is wrong with a name that is no text.
+const NOT_TEXT: &str = "its name is not UTF-8, which a plan has to be";
+
 /// What another tool noted about a model.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Noted {
@@ -146,15 +149,17 @@ impl Candidate {
         Some(ContentDigest::of_files(&self.digests()?))
     }
 
-    /// Files with faults.
-    pub fn faults(&self) -> Vec<(&Path, &str)> {
-        let fault = |file: &CandidateFile| file.scanned.fault.is_some();
-        let faulty = self.files.iter().filter(|file| fault(file));
-        let told = faulty.map(|file| {
-            let why = file.scanned.fault.as_deref().expect("it is one with a fault");
-            (file.reading.name.as_path(), why)
+    /// Why it cannot be taken over, a sentence each: what is wrong with its files.
+    pub fn faults(&self) -> Vec<String> {
+        let told = self.files.iter().filter_map(|file| {
+            let why = file.scanned.fault.as_deref()?;
+            Some(match self.shape {
+                Shape::File => why.to_owned(),
+                _ => format!("{}: {why}", file.reading.name.display()),
+            })
         });
-        told.collect()
+        let nameless = self.path.to_str().is_none().then(|| NOT_TEXT.to_owned());
+        told.chain(nameless).collect()
     }
 
     /// What loading it would call that no model needs.

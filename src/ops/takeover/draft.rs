@@ -100,12 +100,7 @@ impl<'a> Draft<'a> {
             text if text.is_empty() => candidate.path.display().to_string(),
             text => text,
         };
-        let fault = candidate.faults().first().map(|(file, why)| match candidate.shape {
-            Shape::File => (*why).to_owned(),
-            _ => format!("{}: {why}", file.display()),
-        });
-        let not_text = candidate.path.to_str().is_none();
-        let skip = if not_text { Some("its name is not UTF-8".to_owned()) } else { fault };
+        let skip = candidate.faults().into_iter().next();
         PlanVersion {
             name,
             files,
@@ -263,11 +258,7 @@ impl<'a> Draft<'a> {
             nearest,
             copies,
             calls: candidate.calls(),
-            faults: candidate
-                .faults()
-                .into_iter()
-                .map(|(file, why)| format!("{}: {why}", file.display()))
-                .collect(),
+            faults: candidate.faults(),
             kept_by: candidate.keeper().map(|it| it.word().to_owned()),
         }
     }

@@ -179,9 +179,9 @@ fn originality(candidate: &Candidate) -> impl Ord + use<> {
     let noted = &candidate.noted;
     let noted = (noted.order == 0, noted.time.is_none(), candidate.keeper().is_none());
     let is_later = candidate.name.is_copy || candidate.name.state.rank < 0;
-    let depth = candidate.path.components().count();
+    let length = (candidate.path.components().count(), candidate.path.as_os_str().len());
     let time = (candidate.time().seconds, candidate.time().nanos);
-    (noted, is_later, time, depth, candidate.path.clone())
+    (noted, is_later, time, length, candidate.path.clone())
 }
 
 /// Candidates that are joined step by step.
