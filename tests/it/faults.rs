@@ -1,4 +1,4 @@
-//! Every I/O call of init, snapshot, retarget and repair crashes once, and fails once in each way.
+//! Every I/O call of init, snapshot, import, retarget and repair crashes once, and fails once in each way.
 //!
 //! `Faulty` counts the calls of the one I/O trait. A child of this test program does the work with
 //! the n-th call going wrong, for n = 1, 2, 3, … until a run ends without meeting its fault; after
@@ -14,10 +14,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use jiff::Timestamp;
+use modelfs::format::ids::{BlobDigest, ContentDigest};
 use modelfs::format::record::{Access, Door};
 use modelfs::ops::{
-    Caller, Context, HotLimit, NoProgress, OpenOptions, OpsError, PromoteOptions, Promotion,
-    Report, Request, SnapshotOptions, Source, VerifyOptions, Workspace,
+    Caller, Context, HotLimit, IMPORTED_CONTENT, IMPORTED_FROM, NoProgress, OpenOptions, OpsError,
+    PromoteOptions, Promotion, Report, Request, SnapshotOptions, Source, TakenSource,
+    VerifyOptions, Workspace,
 };
 use modelfs::sys::io::{Io, Real};
 
@@ -201,6 +203,47 @@ fn template(place: &Path) -> PathBuf {
     store
 }
 
+/// Two versions as a plan has them, of files beside the store.
+fn imports(store: &Path) -> [SnapshotOptions; 2] {
+    ["first", "second"].map(|name| {
+        let bytes = harness::noise(name.len() as u64, 200_000);
+        let path = store.with_file_name(name);
+        if !path.exists() {
+            fs::write(&path, &bytes).unwrap();
+        }
+        let content = ContentDigest::of_files(&[BlobDigest::of(&bytes)]);
+        let label = |key: &str, value: String| (key.to_owned(), value.into());
+        let labels = [
+            label(IMPORTED_FROM, path.display().to_string()),
+            label(IMPORTED_CONTENT, content.to_string()),
+        ];
+        let taken = TakenSource { path, files: Vec::new(), content: Some(content) };
+        SnapshotOptions {
+            model: "taken".parse().unwrap(),
+            source: Source::Taken(Box::new(taken)),
+            labels: labels.into(),
+            ..snapshot(name)
+        }
+    })
+}
+
+/// Going on takes over what is missing, and nothing twice.
+fn check_imports(workspace: &Workspace, store: &Path, acked: &dyn Fn(&str) -> bool, what: &str) {
+    for (number, options) in (1..).zip(imports(store)) {
+        let name = options.message.clone();
+        match workspace.run(&context(), Request::Import(options), &NoProgress) {
+            Ok(Report::Import(report)) => {
+                assert_eq!(report.version.get(), number, "{what}");
+                assert!(report.existing || !acked(&name), "{what}: `{name}` was promised");
+            }
+            other => panic!("{what}: {other:?}"),
+        }
+    }
+    let state = workspace.state();
+    let model = state.model(&"taken".parse().unwrap()).unwrap();
+    assert_eq!(model.version_count(), 2, "{what}");
+}
+
 /// What the child does; it prints a line for each promise that it was given.
 fn work(role: &str, store: &Path, io: Arc<Faulty>) -> Result<(), OpsError> {
     let workspace = open(store, io, role == "init")?;
@@ -210,6 +253,13 @@ fn work(role: &str, store: &Path, io: Arc<Faulty>) -> Result<(), OpsError> {
         "snapshot" => {
             workspace.snapshot(&context(), &snapshot("second"), &NoProgress)?;
             println!("ack v2");
+        }
+        "import" => {
+            for options in imports(store) {
+                let name = options.message.clone();
+                workspace.run(&context(), Request::Import(options), &NoProgress)?;
+                println!("ack {name}");
+            }
         }
         "retarget" => {
             let wish = "m/v1".to_owned();
@@ -291,6 +341,8 @@ fn check(role: &str, store: &Path, said: &str, what: &str) {
     assert!(model.resolve(&"v1".parse().unwrap()).unwrap().is_some(), "{what}: v1 is gone");
     let prod = model.aliases.get(&"prod".parse().unwrap()).map(|alias| alias.version.get());
     let sealed = model.version_count() == 2;
+    // It is locked while it is looked at.
+    drop(state);
     match role {
         "snapshot" => {
             assert!(sealed || !acked("v2"), "{what}: v2 was promised");
@@ -306,6 +358,7 @@ fn check(role: &str, store: &Path, said: &str, what: &str) {
             };
             assert!(allowed.contains(&prod), "{what}: prod is {prod:?}");
         }
+        "import" => check_imports(&workspace, store, &acked, what),
         _ => assert_eq!(prod, Some(1), "{what}"),
     }
 }
@@ -365,6 +418,11 @@ fn init_survives_a_fault_at_every_call() {
 #[test]
 fn a_snapshot_survives_a_fault_at_every_call() {
     run_all("snapshot");
+}
+
+#[test]
+fn an_import_goes_on_after_a_fault_at_every_call() {
+    run_all("import");
 }
 
 #[test]

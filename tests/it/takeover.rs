@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use modelfs::ops::{Plan, PlanVersion};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -24,9 +25,10 @@ const MAKERS: [&str; 6] = [
     "scikit-learn==1.9.1",
 ];
 
-/// How often the import is killed, each time after so many more records.
-const KILLS: u64 = 6;
-const RECORDS_BETWEEN: u64 = 11;
+/// How often the import is killed, each time after so many more records and another while.
+const KILLS: u64 = 12;
+const RECORDS_BETWEEN: u64 = 6;
+const WHILES_MS: [u64; 4] = [0, 3, 9, 27];
 
 /// All files below a directory, by their paths below it.
 fn files(root: &Path) -> BTreeMap<String, PathBuf> {
@@ -106,8 +108,8 @@ fn check_notes(report: &Value, truth: &Value) {
     }
 }
 
-/// Runs the import until so many records are there, and kills it.
-fn import_killed(bench: &Bench, plan: &str, records: u64) {
+/// Runs the import until so many records are there, and kills it a while later.
+fn import_killed(bench: &Bench, plan: &str, records: u64, wait: Duration) {
     let mut child = Command::new(MODELFS)
         .arg("--store")
         .arg(&bench.store)
@@ -123,6 +125,7 @@ fn import_killed(bench: &Bench, plan: &str, records: u64) {
         assert!(begun.elapsed() < PATIENCE, "the import does not get on");
         std::thread::sleep(Duration::from_millis(2));
     }
+    std::thread::sleep(wait);
     assert!(child.try_wait().expect("our child").is_none(), "it ended before it was killed");
     child.kill().expect("it is our child");
     child.wait().expect("it is our child");
@@ -177,7 +180,8 @@ fn a_graveyard_is_sorted_and_taken_over_whole_in_spite_of_kills() {
     let planned = bench.cli_json(&["import", "--plan", "plan.toml", "--dry-run"]);
     let planned = planned["planned"].as_array().expect("a list").len();
     for kill in 1..=KILLS {
-        import_killed(&bench, "plan.toml", kill * RECORDS_BETWEEN);
+        let wait = Duration::from_millis(WHILES_MS[kill as usize % WHILES_MS.len()]);
+        import_killed(&bench, "plan.toml", kill * RECORDS_BETWEEN, wait);
         bench.cli(&["verify"]).ok();
     }
     let imported = bench.cli_json(&["import", "--plan", "plan.toml"]);
@@ -201,6 +205,53 @@ fn a_graveyard_is_sorted_and_taken_over_whole_in_spite_of_kills() {
     }
     check_sizes(&bench, &report);
     bench.cli(&["verify", "--read-data"]).ok();
+    let plan = fs::read_to_string(bench.root.join("plan.toml")).expect("the plan");
+    let plan = Plan::parse(&plan).expect("it was written by us");
+    let compared = check_mounted(&Mount::on(bench), &plan);
+    assert_eq!(compared, planned, "every version is in the mount");
+}
+
+/// Every file of every version in the mount is, byte for byte, the one that it was taken from; how many
+/// versions there are.
+fn check_mounted(mount: &Mount, plan: &Plan) -> usize {
+    let mut count = 0;
+    for model in &plan.models {
+        let name = model.name.as_str();
+        if !mount.path(name).exists() {
+            assert!(model.versions.iter().all(|it| it.skip.is_some()), "`{name}` is not there");
+            continue;
+        }
+        for version in mount.names(name).iter().filter(|it| it.starts_with('v')) {
+            let below = format!("{name}/{version}");
+            let metadata =
+                serde_json::from_str::<Value>(&mount.text(&format!("{below}/metadata.json")));
+            let labels = &metadata.expect("JSON")["labels"];
+            let from =
+                |it: &&PlanVersion| json!(plan.root.join(&it.path)) == labels["imported_from"];
+            let planned = model.versions.iter().find(from).expect("it is of the plan");
+            for (file, path) in files(&mount.path(&below)) {
+                if file == "metadata.json" {
+                    continue;
+                }
+                let original = plan.root.join(original_of(plan, planned, &file));
+                let is_same =
+                    fs::read(&path).expect("it is mounted") == fs::read(&original).expect("a file");
+                assert!(is_same, "`{below}/{file}` is not `{}`", original.display());
+            }
+            count += 1;
+        }
+    }
+    count
+}
+
+/// Where a file of a version was.
+fn original_of(plan: &Plan, version: &PlanVersion, file: &str) -> PathBuf {
+    let listed = version.files.iter().find(|it| it.name == Path::new(file));
+    match listed {
+        Some(listed) => listed.from.clone(),
+        None if plan.root.join(&version.path).is_dir() => version.path.join(file),
+        None => version.path.clone(),
+    }
 }
 
 /// What the inventory said would be stored is.
