@@ -13,7 +13,7 @@ use super::ids::{DIGEST_BYTES, RecordDigest};
 
 /// What the last bytes of a checkpoint are. The last of them is the version: it is raised whenever
 /// the same history makes another state, or a state other sections.
-const MAGIC: [u8; 8] = *b"MFSCKPT\x01";
+const MAGIC: [u8; 8] = *b"MFSCKPT\x02";
 /// Bytes of a trailer.
 pub const TRAILER_BYTES: usize = 8 + DIGEST_BYTES + SECTION_BYTES + 8 + MAGIC.len();
 /// Bytes of a section's place in a trailer.

@@ -217,6 +217,8 @@ impl Filesystem {
             Node::PastRoot | Node::Diffs(_) => Vec::new(),
             Node::Past(moment) => self.past_models(moment)?,
             Node::PastModel(moment, model) => self.past_names(moment, model)?,
+            Node::DataRoot => self.data_names(requester),
+            Node::Data(data) => self.data_link_names(requester, data),
             Node::Live(None) => self.live_names(requester),
             Node::Live(Some(model)) => self.model_live_names(model),
             Node::LiveAlias(at) => self.live_models(requester, at),
@@ -228,6 +230,7 @@ impl Filesystem {
             | Node::Deed(..)
             | Node::Made(_)
             | Node::Alias(_)
+            | Node::DataLink(_)
             | Node::Temporary(..) => return Err(FsError::NotDirectory),
         };
         let number = |(name, kind, identity)| ListedName {
@@ -259,6 +262,7 @@ impl Filesystem {
             | Node::Model { .. }
             | Node::Info(None)
             | Node::PastRoot
+            | Node::DataRoot
             | Node::Live(None) => inode::ROOT,
             Node::Past(_) => self.nodes.number(&Node::PastRoot.identity()),
             Node::PastModel(moment, _) => self.nodes.number(&Node::Past(moment.clone()).identity()),
@@ -269,6 +273,7 @@ impl Filesystem {
             Node::Deeds(model, _) | Node::Inspections(model) => {
                 self.nodes.number(&Node::Info(Some(model.clone())).identity())
             }
+            Node::Data(_) => self.nodes.number(&Node::DataRoot.identity()),
             Node::LiveAlias(_) => self.nodes.number(&Node::Live(None).identity()),
             Node::LiveEmpty(model, _) => {
                 self.nodes.number(&Node::Live(Some(model.clone())).identity())

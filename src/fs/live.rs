@@ -13,7 +13,7 @@ use super::{Child, Filesystem, FsError, Requester, version};
 use crate::format::ids::ManifestId;
 use crate::format::manifest::EntryIndex;
 use crate::format::names::{At, LATEST, ModelName};
-use crate::format::record::Door;
+use crate::format::record::{Access, Door};
 use crate::ops::{Action, Caller, OpsError, Permission, by_bits};
 use crate::registry::model::Model;
 
@@ -31,7 +31,7 @@ fn parse_alias(name: &OsStr) -> Option<At> {
 }
 
 /// What the bits of a model's directory say: the kernel does not ask it, as the way leads past it.
-fn may(caller: &Caller, model: &Model, action: Action) -> bool {
+pub(super) fn may(caller: &Caller, model: &Model, action: Action) -> bool {
     by_bits(caller, model.access, action) == Permission::Allowed
 }
 
@@ -52,8 +52,7 @@ impl Filesystem {
         let Some(Ok(model)) = name.to_str().map(str::parse::<ModelName>) else { return Ok(None) };
         let access = self.workspace.state().model(&model).map(|model| model.access);
         let Some(access) = access else { return Ok(None) };
-        // What its groups are is seldom needed, and a file to read.
-        if by_bits(&bare(requester), access, Action::Enter) != Permission::Allowed {
+        if !self.may_enter_one(requester, &[access]) {
             let caller = self.context(requester).caller;
             if let Permission::Refused { needs } = by_bits(&caller, access, Action::Enter) {
                 let (user, what) = (caller.user, model.to_string());
@@ -63,6 +62,16 @@ impl Filesystem {
         let Some(id) = self.live_manifest(&model, at) else { return Ok(None) };
         let manifest = self.workspace.manifest(&id)?;
         Ok(Some(Child::moving(version::root(View::Live(at.clone()), id, manifest))))
+    }
+
+    /// Whether someone may enter one of the models with these bits.
+    pub(super) fn may_enter_one(&self, requester: Requester, accesses: &[Access]) -> bool {
+        let may = |caller: &Caller| {
+            let mut accesses = accesses.iter();
+            accesses.any(|it| by_bits(caller, *it, Action::Enter) == Permission::Allowed)
+        };
+        // What groups a requester has is seldom needed, and a file to read.
+        may(&bare(requester)) || !accesses.is_empty() && may(&self.context(requester).caller)
     }
 
     /// `/churn/.live/<name>`: the version, or an empty directory until there is one.

@@ -7,6 +7,7 @@
 
 mod answer;
 mod control;
+mod data;
 mod deed;
 mod diff;
 mod draft;
@@ -218,6 +219,7 @@ impl Filesystem {
     pub fn readlink(&self, number: u64) -> Result<OsString, FsError> {
         match &*self.node(number)? {
             Node::Alias(link) => Ok(link.version.to_string().into()),
+            Node::DataLink(link) => Ok(link.target().into()),
             Node::Temporary(_, link) => Ok(link.target.clone()),
             Node::Sealed(place) => {
                 Ok(OsStr::from_bytes(place.manifest.target(place.entry)).to_owned())
@@ -412,6 +414,8 @@ impl Filesystem {
             Node::PastRoot => Ok(self.past_child(name)),
             Node::Past(moment) => self.past_model_child(moment, name),
             Node::PastModel(moment, model) => self.past_version_child(moment, model, name),
+            Node::DataRoot => Ok(self.data_child(requester, name)),
+            Node::Data(data) => Ok(self.data_link_child(requester, data, name)),
             Node::Live(None) => Ok(live::alias_child(name)),
             Node::Live(Some(model)) => self.model_live_child(model, name),
             Node::LiveAlias(at) => self.live_child(requester, at, name),
@@ -423,6 +427,7 @@ impl Filesystem {
             | Node::Deed(..)
             | Node::Made(_)
             | Node::Alias(_)
+            | Node::DataLink(_)
             | Node::Temporary(..) => Err(FsError::NotDirectory),
         }
     }
@@ -457,6 +462,8 @@ impl Filesystem {
             | Node::Schemas
             | Node::PastRoot
             | Node::Past(_)
+            | Node::DataRoot
+            | Node::Data(_)
             | Node::Live(None)
             | Node::LiveAlias(_) => {
                 Attributes { mode: self.root_attributes().mode & 0o555, ..self.root_attributes() }
@@ -475,6 +482,10 @@ impl Filesystem {
             Node::Alias(link) => {
                 let bytes = link.version.to_string().len() as u64;
                 self.model_facts(&link.model)?.link(bytes, link.since)
+            }
+            Node::DataLink(link) => {
+                let facts = self.model_facts(&link.model)?;
+                facts.link(link.target().len() as u64, facts.changed)
             }
             Node::Temporary(model, link) => {
                 self.model_facts(model)?.link(link.target.len() as u64, link.made)
@@ -599,6 +610,9 @@ fn is_read_only(node: &Node) -> bool {
         | Node::PastRoot
         | Node::Past(_)
         | Node::PastModel(..)
+        | Node::DataRoot
+        | Node::Data(_)
+        | Node::DataLink(_)
         | Node::Generated(..)
         | Node::Live(_)
         | Node::LiveAlias(_)

@@ -12,11 +12,12 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 
 use super::answer::Kind;
+use super::data::DataLink;
 use super::deed::Deed;
 use super::inode::{self, Identity};
 use super::made::MadePlace;
 use super::past::Moment;
-use crate::format::ids::ManifestId;
+use crate::format::ids::{DataDigest, ManifestId};
 use crate::format::manifest::{EntryIndex, Manifest, Node as Sealed};
 use crate::format::names::{At, ModelName, VersionNumber};
 use crate::format::schema;
@@ -198,6 +199,12 @@ pub enum Node {
     Past(Moment),
     /// `/.at/<time>/churn`
     PastModel(Moment, ModelName),
+    /// `/.by-data`
+    DataRoot,
+    /// `/.by-data/<digest>`
+    Data(DataDigest),
+    /// `/.by-data/<digest>/churn-v7`
+    DataLink(DataLink),
     /// `.live`
     Live(Scope),
     /// `/.live/prod`
@@ -245,6 +252,12 @@ impl Node {
                 let (moment, model) = (moment.name.as_bytes(), model.as_str().as_bytes());
                 Identity::of("past model", &[moment, model])
             }
+            Self::DataRoot => Identity::of("data root", &[]),
+            Self::Data(data) => Identity::of("data", &[data.as_bytes()]),
+            Self::DataLink(DataLink { data, model, version }) => {
+                let (model, version) = (model.as_str().as_bytes(), version.get().to_le_bytes());
+                Identity::of("data link", &[data.as_bytes(), model, &version])
+            }
             Self::Live(of) => Identity::of("live", &[scope(of).as_bytes()]),
             Self::LiveAlias(at) => Identity::of("live alias", &[at.to_string().as_bytes()]),
             Self::LiveEmpty(model, at) => {
@@ -279,11 +292,13 @@ impl Node {
             | Self::PastRoot
             | Self::Past(_)
             | Self::PastModel(..)
+            | Self::DataRoot
+            | Self::Data(_)
             | Self::Live(_)
             | Self::LiveAlias(_)
             | Self::LiveEmpty(..) => Kind::Directory,
             Self::Generated(..) | Self::Control(_) | Self::Deed(..) | Self::Made(_) => Kind::File,
-            Self::Alias(_) | Self::Temporary(..) => Kind::Symlink,
+            Self::Alias(_) | Self::DataLink(_) | Self::Temporary(..) => Kind::Symlink,
             Self::Sealed(place) => match place.manifest.entry(place.entry).node {
                 Sealed::Directory { .. } => Kind::Directory,
                 Sealed::File(_) => Kind::File,
@@ -296,9 +311,13 @@ impl Node {
     /// Whose `why` explains a refusal here.
     pub fn scope(&self) -> Scope {
         match self {
-            Self::Root | Self::LiveAlias(_) | Self::PastRoot | Self::Past(_) | Self::Schemas => {
-                None
-            }
+            Self::Root
+            | Self::LiveAlias(_)
+            | Self::PastRoot
+            | Self::Past(_)
+            | Self::DataRoot
+            | Self::Data(_)
+            | Self::Schemas => None,
             Self::Info(scope) | Self::Generated(scope, _) | Self::Live(scope) => scope.clone(),
             Self::Model { name, .. } => Some(name.clone()),
             Self::LiveEmpty(model, _)
@@ -310,6 +329,7 @@ impl Node {
             | Self::PastModel(_, model)
             | Self::Temporary(model, _) => Some(model.clone()),
             Self::Alias(link) => Some(link.model.clone()),
+            Self::DataLink(link) => Some(link.model.clone()),
             Self::Sealed(place) => Some(place.manifest.model.clone()),
             Self::Draft(place) => Some(place.model.clone()),
             Self::Made(place) => Some(place.model().clone()),

@@ -17,6 +17,8 @@ pub(super) const INFO: &str = ".modelfs";
 
 /// What was.
 pub(super) const PAST: &str = ".at";
+/// Which versions were made from which data.
+pub(super) const BY_DATA: &str = ".by-data";
 
 /// Makes new directories inherit the group of theirs.
 const SET_GROUP_ID: u32 = 0o2000;
@@ -27,6 +29,7 @@ impl Filesystem {
             LIVE => Some(Child::fixed(Node::Live(None))),
             INFO => Some(Child::fixed(Node::Info(None))),
             PAST => Some(Child::fixed(Node::PastRoot)),
+            BY_DATA => Some(Child::fixed(Node::DataRoot)),
             text => {
                 let name: ModelName = text.parse().ok()?;
                 let seq = self.workspace.state().model(&name)?.seq;
@@ -86,7 +89,7 @@ impl Filesystem {
 
 /// Why only models can be made in the root, and why they are not renamed.
 pub(super) fn refuse(name: &OsStr) -> FsError {
-    if name == LIVE || name == INFO || name == PAST {
+    if [LIVE, INFO, PAST, BY_DATA].iter().any(|view| name == *view) {
         return super::read_only(&Node::Info(None));
     }
     FsError::Refused {

@@ -1,5 +1,6 @@
 //! `metadata.json`: what a version says of itself, generated when it is sealed.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde::ser::SerializeMap;
@@ -9,12 +10,15 @@ use serde_json::{Map, Value, json};
 use super::{Context, SnapshotOptions, said};
 use crate::capture::Found;
 use crate::format::hot::Stamp;
-use crate::format::ids::{BlobDigest, TreeDigest, to_hex};
+use crate::format::ids::{BlobDigest, DataDigest, TreeDigest, to_hex};
 use crate::format::metadata::{ARTIFACTS, SCHEMA, SUPERSEDES};
 use crate::format::names::VersionNumber;
 use crate::sys::identity;
 use jiff::Timestamp;
 use std::os::unix::ffi::OsStrExt;
+
+/// Data sets by which one version is found: as many as can be declared.
+const DATA_COUNT_MAX: usize = 1_000;
 
 /// A file that was read and stored.
 pub(super) struct SealedFile {
@@ -71,6 +75,14 @@ pub(super) fn head(facts: &Facts<'_>) -> Value {
         head["user"] = json!(user);
     }
     head
+}
+
+/// The digests of the data that it was made from, as far as `modelfs fingerprint` made them; each once.
+pub(super) fn data_digests(head: &Value) -> Vec<DataDigest> {
+    let datasets = head["datasets"].as_array().into_iter().flatten();
+    let digests = datasets.filter_map(|dataset| dataset["digest"].as_str()?.parse().ok());
+    let digests: BTreeSet<DataDigest> = digests.take(DATA_COUNT_MAX).collect();
+    digests.into_iter().collect()
 }
 
 /// One line of the list of files. A path that is not UTF-8 is shown as well as can be, and in full

@@ -343,12 +343,12 @@ impl Workspace {
         let (version, supersedes) = self.next_version(&options.model)?;
         let at = (self.clock)();
         let Stored { digest, .. } = stored;
-        let user = stored.user.clone();
-        let found = &stored.found;
+        let (user, found) = (stored.user.clone(), &stored.found);
         let facts = Facts { options, context, at, version, supersedes, digest, user, found };
         let head = metadata::head(&facts);
         let (text_digest, pieces) = self.put_metadata(&mut writer, &head, &stored)?;
         let Written { chunks, stored_bytes } = writer.finish()?;
+        let data = metadata::data_digests(&head);
         let (mut tree, tensors) = stored.with_chunks(&chunks);
         tree.set_file(stored.source.metadata, false, text_digest, &chunks[pieces]);
         tree.set_mtime(stored.source.metadata, mtime_from(at.into()));
@@ -380,6 +380,7 @@ impl Workspace {
                     stored_bytes,
                     follows: supersedes,
                     moves,
+                    data: data.clone(),
                 }))
             })
         });

@@ -5,6 +5,7 @@
 //! Invariant G1: a state is only ever changed by `apply`, with a record that is in the history.
 //! Invariant G2: a state that was read from a checkpoint equals the one that the history makes.
 
+pub mod data;
 pub mod index;
 pub mod model;
 pub mod shelf;

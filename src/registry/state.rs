@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::format::names::ModelName;
 use crate::format::record::{Access, Op};
+use crate::registry::data::DataIndex;
 use crate::registry::index::Lines;
 use crate::registry::model::{Body, Content, Model};
 use crate::registry::vetting::PolicyInForce;
@@ -25,6 +26,8 @@ pub struct State {
     store: String,
     root_access: Access,
     policy: Option<PolicyInForce>,
+    /// Shared with the state that a checkpoint is written of.
+    data: Arc<DataIndex>,
     #[serde(skip)]
     models: BTreeMap<ModelName, Model>,
     lines: Lines,
@@ -39,6 +42,7 @@ impl Default for State {
             store: String::new(),
             root_access: Access { uid: 0, gid: 0, mode: 0o755 },
             policy: None,
+            data: Arc::default(),
             models: BTreeMap::new(),
             lines: Lines::default(),
         }
@@ -74,6 +78,11 @@ impl State {
     /// The rules that are in force, if there are any.
     pub fn policy(&self) -> Option<&PolicyInForce> {
         self.policy.as_ref()
+    }
+
+    /// Which versions were made from which data.
+    pub fn data(&self) -> &DataIndex {
+        &self.data
     }
 
     /// The lines of all records: that of record 1 has the index 0.
@@ -150,7 +159,12 @@ impl State {
                 self.models.entry(model.clone()).or_insert(made);
             }
             // Its records remain in the store's history.
-            Op::RemoveModel { model } => drop(self.models.remove(model)),
+            Op::RemoveModel { model } => {
+                let removed = self.models.remove(model);
+                if removed.is_some_and(|model| model.had_versions()) {
+                    Arc::make_mut(&mut self.data).remove(model);
+                }
+            }
             Op::SetAccess { model: None, access } => self.root_access = *access,
             Op::SetPolicy { digest, text } => {
                 let (since, by, seq) = (record.time, record.actor.clone(), record.seq);
@@ -159,6 +173,12 @@ impl State {
                 self.policy = Some(set).filter(|policy| !policy.text.is_empty());
             }
             op => {
+                if let Op::Seal(seal) = op
+                    && !seal.data.is_empty()
+                    && self.models.contains_key(&seal.model)
+                {
+                    Arc::make_mut(&mut self.data).add(seal);
+                }
                 for name in op.models() {
                     if let Some(model) = self.models.get_mut(name) {
                         model.take(record);

@@ -9,6 +9,7 @@ mod syscalls;
 mod aliases;
 mod bases;
 mod busy;
+mod by_data;
 mod cases;
 mod checkpoint;
 mod checks;

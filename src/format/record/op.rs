@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::judgement::{Judgement, Verdict};
-use crate::format::ids::{BlobDigest, ManifestId, PolicyDigest, TreeDigest};
+use crate::format::ids::{BlobDigest, DataDigest, ManifestId, PolicyDigest, TreeDigest};
 use crate::format::names::{AliasName, Label, ModelName, VersionNumber};
 
 /// Owner, group and permission bits of a directory.
@@ -51,6 +51,9 @@ pub struct Seal {
     pub follows: Option<VersionNumber>,
     /// Aliases that moved to it in the same step.
     pub moves: Vec<Move>,
+    /// Digests of the data that it was made from, as far as it is known by them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub data: Vec<DataDigest>,
 }
 
 /// The version that an approval, a check or a mark is about, and what it was made of then: it counts
