@@ -24,7 +24,7 @@ use super::generated::Refusals;
 use crate::format::ids::TreeDigest;
 use crate::format::names::{AliasName, ModelName, VersionNumber};
 use crate::ops::{
-    Context, NoProgress, Provenance, SnapshotOptions, SnapshotReport, Source, Workspace,
+    Caller, Context, NoProgress, Provenance, SnapshotOptions, SnapshotReport, Source, Workspace,
 };
 
 /// Longest command, in bytes.
@@ -117,13 +117,14 @@ pub struct ControlHandle {
     pub model: ModelName,
     /// The record that made the model: one made anew under the name by another is not meant.
     seq: u64,
+    pub opener: Caller,
     /// Guards what is read next; no other lock is taken while it is held.
     answer: Arc<Mutex<Answer>>,
 }
 
 impl ControlHandle {
-    pub fn new(model: ModelName, seq: u64) -> Self {
-        Self { model, seq, answer: Arc::default() }
+    pub fn new(model: ModelName, seq: u64, opener: Caller) -> Self {
+        Self { model, seq, opener, answer: Arc::default() }
     }
 }
 

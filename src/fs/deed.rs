@@ -144,7 +144,8 @@ impl Filesystem {
             return Ok(Handle::Text(self.deed_text(requester, model, deed, at)?.into_bytes()));
         }
         let seq = self.workspace.state().model(model).ok_or(FsError::Missing)?.seq;
-        Ok(Handle::Deed { model: model.clone(), seq, deed, at: at.clone() })
+        let opener = self.context(requester).caller;
+        Ok(Handle::Deed { model: model.clone(), seq, deed, at: at.clone(), opener })
     }
 }
 

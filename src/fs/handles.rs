@@ -15,6 +15,7 @@ use super::control::ControlHandle;
 use super::deed::Deed;
 use super::nodes::{Node, SealedPlace};
 use crate::format::names::{At, ModelName};
+use crate::ops::Caller;
 use crate::store::draft::DraftFile;
 use crate::store::hot::HotFile;
 
@@ -53,12 +54,14 @@ pub enum Handle {
     /// The history, which grows while it is open; a model's with the record that made the model.
     History(Option<(ModelName, u64)>),
     Control(ControlHandle),
-    /// A file for commands about a version or an alias, with the record that made the model.
+    /// A file for commands about a version or an alias, with the record that made the model, and who
+    /// opened it.
     Deed {
         model: ModelName,
         seq: u64,
         deed: Deed,
         at: At,
+        opener: Caller,
     },
     Directory(DirectoryHandle),
 }

@@ -13,6 +13,7 @@ use super::nodes::{Generated, Node, SealedPlace};
 use super::{Filesystem, Found, FsError, Requester, check_name, is_read_only, read_only};
 use crate::format::manifest::{FileEntry, Node as Sealed};
 use crate::format::names::ModelName;
+use crate::ops::{Caller, Context};
 use crate::store::draft::DraftFile;
 use crate::store::hot::HotFile;
 
@@ -50,7 +51,8 @@ impl Filesystem {
             }
             Node::Control(model) => {
                 let (model, seq) = self.with_seq(model.clone())?;
-                let handle = Handle::Control(ControlHandle::new(model, seq));
+                let opener = self.context(requester).caller;
+                let handle = Handle::Control(ControlHandle::new(model, seq, opener));
                 Ok(Opened { stream: true, ..self.opened_text(handle) })
             }
             Node::Deed(model, deed, at) => self
@@ -130,21 +132,35 @@ impl Filesystem {
                 file.write_at(bytes, offset).map(Written::Done).map_err(FsError::Draft)
             }
             Handle::Control(control) => {
-                let written = self.desk.submit(control, self.context(requester), bytes);
+                let context = self.opener_context(&control.opener, requester);
+                let written = context.and_then(|it| self.desk.submit(control, it, bytes));
                 let node = Node::Control(control.model.clone());
                 self.explained(&node, written)
             }
-            Handle::Deed { model, seq, deed, at } => {
+            Handle::Deed { model, seq, deed, at, opener } => {
                 if self.with_seq(model.clone())?.1 != *seq {
                     return Err(FsError::Stale);
                 }
-                let context = self.context(requester);
-                let done = self.do_deed(&context, model, (*deed, at), bytes);
+                let context = self.opener_context(opener, requester);
+                let done = context.and_then(|it| self.do_deed(&it, model, (*deed, at), bytes));
                 let node = Node::Deeds(model.clone(), *deed);
                 self.explained(&node, done).map(Written::Done)
             }
             _ => Err(FsError::Handle),
         }
+    }
+
+    /// Who acts by writing a command: who opened the file, with the groups of then.
+    ///
+    /// # Errors
+    /// `Refused` where somebody else writes: a setuid program that complains into a file that it was
+    /// given is not meant by its user's rights, nor is its user by the words.
+    fn opener_context(&self, opener: &Caller, writer: Requester) -> Result<Context, FsError> {
+        if opener.uid != writer.uid {
+            let action = "write a command through a file that another user opened".to_owned();
+            return Err(FsError::Refused { action, advice: "open it as who is to act" });
+        }
+        Ok(Context { caller: opener.clone(), ..self.context(writer) })
     }
 
     /// Makes what was written durable.

@@ -114,6 +114,36 @@ pub fn open_directory(path: &Path) -> io::Result<OwnedFd> {
     Ok(nix::fcntl::open(path, flags, Mode::empty())?)
 }
 
+/// Opens what somebody else named, as a place to resolve from (O_PATH). Links are followed, but not those
+/// of `/proc` that lead to what a process has open: to a thread of this one, whatever rights it
+/// assumed, they would open what this process has.
+///
+/// # Errors
+/// ELOOP for such a link, EPERM for what lies in `/proc` itself.
+pub fn open_named(path: &Path) -> io::Result<OwnedFd> {
+    let how = OpenHow::new()
+        .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    let opened = nix::fcntl::openat2(nix::fcntl::AT_FDCWD, path, how)?;
+    match nix::sys::statfs::fstatfs(&opened)?.filesystem_type() {
+        nix::sys::statfs::PROC_SUPER_MAGIC => Err(io::Error::from_raw_os_error(libc::EPERM)),
+        _ => Ok(opened),
+    }
+}
+
+/// Makes a directory the current one of this thread, and of no other.
+///
+/// # Errors
+/// Those of unshare(2) and fchdir(2).
+pub fn enter(directory: impl AsFd) -> io::Result<()> {
+    // SAFETY: takes one number and touches no memory; it concerns this thread's own view of the
+    // current directory, root and umask.
+    if unsafe { libc::unshare(libc::CLONE_FS) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(nix::unistd::fchdir(directory)?)
+}
+
 /// Opens `path`, which is relative to `root` and may not leave it or pass through a link.
 ///
 /// The empty path is `root` itself. With O_PATH in `flags` a link at the end is opened itself.
@@ -405,6 +435,38 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let root = open_directory(directory.path()).unwrap();
         (directory, root)
+    }
+
+    #[test]
+    fn what_somebody_named_is_not_found_in_what_this_process_has_open() {
+        let (directory, root) = scratch();
+        std::fs::create_dir(directory.path().join("d")).unwrap();
+        std::os::unix::fs::symlink("d", directory.path().join("l")).unwrap();
+        let fd = format!("/proc/self/fd/{}", root.as_raw_fd());
+        std::os::unix::fs::symlink(&fd, directory.path().join("magic")).unwrap();
+        let check = |path: &Path, expected: Option<i32>| {
+            let got = open_named(path);
+            assert_eq!(got.err().and_then(|e| e.raw_os_error()), expected, "{path:?}");
+        };
+        check(&directory.path().join("l"), None);
+        check(&directory.path().join("magic/d"), Some(libc::ELOOP));
+        check(&Path::new(&fd).join("d"), Some(libc::ELOOP));
+        check(Path::new("/proc/self/cwd"), Some(libc::ELOOP));
+        check(Path::new("/proc/self/maps"), Some(libc::EPERM));
+        check(Path::new("/proc/self/"), Some(libc::EPERM));
+        check(&directory.path().join("none"), Some(libc::ENOENT));
+    }
+
+    #[test]
+    fn a_thread_enters_a_directory_alone() {
+        let (directory, root) = scratch();
+        let before = std::env::current_dir().unwrap();
+        let there = std::thread::spawn(move || {
+            enter(root).unwrap();
+            std::env::current_dir().unwrap()
+        });
+        assert_eq!(there.join().unwrap(), directory.path().canonicalize().unwrap());
+        assert_eq!(std::env::current_dir().unwrap(), before);
     }
 
     #[test]
