@@ -60,7 +60,7 @@ impl Composed {
             return Err(io::Error::from(io::ErrorKind::InvalidInput));
         };
         let flags = libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK;
-        Ok(at::open_beneath(at::open_directory(parent)?, Path::new(file), flags)?.into())
+        Ok(at::open_beneath(at::open_named(parent)?, Path::new(file), flags)?.into())
     }
 
     /// Looks at all files.

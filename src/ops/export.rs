@@ -19,7 +19,7 @@ use super::{
 };
 use crate::format::manifest::{ChunkRef, Entry, EntryIndex, Manifest, Mtime, Node};
 use crate::store::StoreError;
-use crate::sys::identity;
+use crate::sys::{at, identity};
 
 /// Modes of what is written: plain files that their owner can change again.
 const FILE_MODE: u32 = 0o644;
@@ -118,7 +118,9 @@ impl Workspace {
                             None => Err(OpsError::file("export to", directory, gone())),
                         }
                     };
-                    write_tree(outgoing, directory, &mut read, progress)
+                    let (parent, name) = enter_parent(directory)?;
+                    let written = write_tree(outgoing, name, &mut read, progress);
+                    written.map_err(|error| error.below(parent))
                 })
             });
             // Ends when the writer has all it wants and drops its end.
@@ -134,6 +136,17 @@ impl Workspace {
             }
         })
     }
+}
+
+/// Goes to where the directory is to be, with this thread alone, and gives that place and its name in
+/// it: a path is resolved once, and never through what this process has open.
+fn enter_parent(directory: &Path) -> Result<(&Path, &Path), OpsError> {
+    let failed = |e| OpsError::file("export to", directory, e);
+    let (Some(parent), Some(name)) = (directory.parent(), directory.file_name()) else {
+        return Err(no_name(directory));
+    };
+    at::open_named(parent).and_then(at::enter).map_err(failed)?;
+    Ok((parent, Path::new(name)))
 }
 
 fn write_tree(
@@ -228,13 +241,15 @@ fn make_directory(path: &Path) -> std::io::Result<()> {
 
 /// Where the files are until all of them are there: beside the directory.
 fn partial_of(directory: &Path) -> Result<PathBuf, OpsError> {
-    let Some(name) = directory.file_name() else {
-        let why = format!("`{}` has no name of its own", directory.display());
-        return Err(OpsError::Option { what: "the directory", why });
-    };
+    let Some(name) = directory.file_name() else { return Err(no_name(directory)) };
     let mut partial = name.to_owned();
     partial.push(format!(".partial-{}", std::process::id()));
     Ok(directory.with_file_name(partial))
+}
+
+fn no_name(directory: &Path) -> OpsError {
+    let why = format!("`{}` has no name of its own", directory.display());
+    OpsError::Option { what: "the directory", why }
 }
 
 fn set_time(file: &File, entry: &Entry) -> std::io::Result<()> {

@@ -69,15 +69,16 @@ impl Root {
     /// As opening it; `Unfit` for what is neither a directory nor a regular file.
     pub fn open(path: &Path) -> Result<Self, OpsError> {
         let failed = |e| OpsError::file("open", path, e);
-        let status = std::fs::metadata(path).map_err(failed)?;
-        if status.is_dir() {
-            return Ok(Self::Directory(at::open_directory(path).map_err(failed)?));
+        let named = at::open_named(path).map_err(failed)?;
+        match at::status(&named).map_err(failed)?.kind() {
+            EntryKind::Directory => return Ok(Self::Directory(named)),
+            EntryKind::File => {}
+            _ => return Err(unfit(path, "it is neither a directory nor a regular file")),
         }
-        let (Some(parent), Some(name), true) = (path.parent(), path.file_name(), status.is_file())
-        else {
-            return Err(unfit(path, "it is neither a directory nor a regular file"));
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+            return Err(unfit(path, "it has no name in a directory"));
         };
-        let parent = at::open_directory(parent).map_err(failed)?;
+        let parent = at::open_named(parent).map_err(failed)?;
         Ok(Self::File { parent, name: name.into() })
     }
 
