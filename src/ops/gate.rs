@@ -22,6 +22,9 @@ use crate::registry::state::State;
 use crate::registry::vetting::Vetting;
 use crate::sys::users;
 
+/// Permission bits of a model that a version makes.
+const MODEL_MODE: u32 = 0o755;
+
 /// A version that is about to be: its record is the one that is being decided about.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Newcomer {
@@ -70,9 +73,20 @@ impl Workspace {
         model: &Model,
         power: &Power,
     ) -> Result<Result<(), Forbidden>, OpsError> {
+        self.permit_power_on(state, context, (&model.name, model.access), power)
+    }
+
+    /// As [`Workspace::permit_power`], on a model that may be still to be made.
+    fn permit_power_on(
+        &self,
+        state: &State,
+        context: &Context,
+        (model, access): (&ModelName, Access),
+        power: &Power,
+    ) -> Result<Result<(), Forbidden>, OpsError> {
         let Some(policy) = self.policy(state)? else { return Ok(Ok(())) };
-        let roles = roles_of(&policy, &context.caller, model.access);
-        let Err(able) = governance::permit(&policy, &roles, &model.name, power) else {
+        let roles = roles_of(&policy, &context.caller, access);
+        let Err(able) = governance::permit(&policy, &roles, model, power) else {
             return Ok(Ok(()));
         };
         let name = power.name();
@@ -80,16 +94,14 @@ impl Workspace {
             [] => "no role may".to_owned(),
             able => format!("the roles that may: {}", able.join(", ")),
         };
-        let why = vec![format!(
-            "`{name}` on `{}` is not allowed to {}; {who}",
-            model.name,
-            words(&roles)
-        )];
+        let why = vec![format!("`{name}` on `{model}` is not allowed to {}; {who}", words(&roles))];
         let user = context.caller.user.clone();
-        let action = format!("{name} on `{}`", model.name);
+        let action = format!("{name} on `{model}`");
         let error = OpsError::Gated { user, action, why: why.clone(), next: Vec::new() };
-        let (action, model) = (name, Some(model.name.clone()));
-        Ok(Err(Forbidden { error, refusal: Refusal { action, model, moves: Vec::new(), why } }))
+        // A record is of models that are there.
+        let model = state.model(model).map(|model| model.name.clone());
+        let refusal = Refusal { action: name, model, moves: Vec::new(), why };
+        Ok(Err(Forbidden { error, refusal }))
     }
 
     /// Whether there are rules at all.
@@ -105,25 +117,25 @@ impl Workspace {
         self.permit_or_record(context, model, &Power::Write)
     }
 
-    /// As [`Workspace::permit_power`], where nothing is recorded but the refusal.
+    /// As [`Workspace::permit_power`], where nothing is recorded but the refusal. A model that is not
+    /// there yet would be the caller's.
     pub(super) fn permit_or_record(
         &self,
         context: &Context,
         name: &ModelName,
         power: &Power,
     ) -> Result<(), OpsError> {
-        {
-            let state = self.state();
-            let Some(model) = state.model(name) else { return Ok(()) };
-            if self.permit_power(&state, context, model, power)?.is_ok() {
-                return Ok(());
-            }
+        let permitted = |state: &State| {
+            let access = state.model(name).map(|model| model.access);
+            let access = access.unwrap_or_else(|| new_access(context));
+            self.permit_power_on(state, context, (name, access), power)
+        };
+        if permitted(&self.state())?.is_ok() {
+            return Ok(());
         }
         // Again, in the step that records it.
         self.commit(context, |state, _| {
-            let Some(model) = state.model(name) else { return Ok(Change::Nothing) };
-            let permitted = self.permit_power(state, context, model, power)?;
-            Ok(permitted.err().map_or(Change::Nothing, Change::from))
+            Ok(permitted(state)?.err().map_or(Change::Nothing, Change::from))
         })?;
         Ok(())
     }
@@ -184,7 +196,11 @@ impl Workspace {
         let target = step.to.and_then(manifest);
         let none = Vetting::default();
         let vetting = target.and_then(|id| body.vettings.of(&id)).unwrap_or(&none);
-        let window = body.vettings.window(&step.alias, context.caller.uid);
+        let roles = roles_of(&policy, &context.caller, model.access);
+        // What the policy of then gave lasts no longer than the policy.
+        let window = body.vettings.window(&step.alias, context.caller.uid).filter(|it| {
+            now < it.until && policy.break_glass(&roles, &step.model, &step.alias).is_ok()
+        });
         let question = Question {
             model: &step.model,
             alias: &step.alias,
@@ -192,17 +208,16 @@ impl Workspace {
             was_allowed: step.to.is_some_and(|to| body.vettings.was_allowed(&step.alias, to)),
             is_bad: vetting.is_bad(),
             is_failing: vetting.failing().next().is_some(),
-            emergency: window.filter(|it| now < it.until).map(|it| it.reason.as_str()),
+            emergency: window.map(|it| it.reason.as_str()),
         };
         let mut decided = governance::decide::<OpsError>(&policy, question, || {
             let target = target.expect("facts are asked for a version that is there");
-            let roles = roles_of(&policy, &context.caller, model.access);
             Ok(Facts {
                 now,
                 model: step.model.clone(),
                 alias: step.alias.clone(),
                 actor: context.caller.user.clone(),
-                roles: roles.into_iter().map(str::to_owned).collect(),
+                roles: roles.iter().map(|role| (*role).to_owned()).collect(),
                 version: self.version_facts(&target)?,
                 current: match step.from.and_then(manifest) {
                     Some(current) => Some(self.version_facts(&current)?),
@@ -264,6 +279,11 @@ impl Workspace {
         let (number, manifest, digest) = (version.number, version.manifest, version.digest);
         Ok(Subject { model: name.clone(), version: number, manifest, digest })
     }
+}
+
+/// The access that a model gets which a version makes.
+pub(super) fn new_access(context: &Context) -> Access {
+    Access { uid: context.caller.uid, gid: context.caller.gid, mode: MODEL_MODE }
 }
 
 /// The roles that a caller has for a model.

@@ -26,6 +26,7 @@ mod metadata;
 mod model;
 mod past;
 mod policy;
+mod refusals;
 mod report;
 mod request;
 mod retarget;
@@ -49,14 +50,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use quick_cache::sync::Cache;
 
 use crate::format::ids::ManifestId;
 use crate::format::manifest::{ChunkRef, FileEntry, Manifest};
 use crate::format::names::ModelName;
-use crate::format::record::{Access, Actor, Door, Op, Record, Refusal};
+use crate::format::record::{Access, Actor, Op, Record, Refusal};
 use crate::format::signature::Signer;
 use crate::governance::{self, Policy, VersionFacts};
 use crate::registry::model::Model;
@@ -85,6 +86,7 @@ use checkpoint::Checkpoints;
 use contents::Sealing;
 use diff::Diffs;
 use hot::HotJobs;
+use refusals::RecentRefusals;
 use streams::Streams;
 
 /// Manifests that are kept parsed, in entries.
@@ -95,9 +97,6 @@ const MANIFESTS_TYPICAL: usize = 1_024;
 const FACTS_MAX: usize = 128;
 /// Models as they were that are kept.
 const PAST_MAX: usize = 64;
-/// The same refusal for the same reason is recorded again after this time: who tries in a loop shall
-/// not fill the disk.
-const REFUSAL_PAUSE: SignedDuration = SignedDuration::from_secs(1);
 /// Mode of a mount's own directory in a new store.
 const ROOT_MODE: u32 = 0o755;
 
@@ -145,14 +144,6 @@ impl From<Option<Op>> for Change {
     fn from(op: Option<Op>) -> Self {
         op.map_or(Self::Nothing, Self::Record)
     }
-}
-
-/// The refusal that was recorded last, to tell a repetition from it.
-struct LastRefusal {
-    uid: u32,
-    door: Door,
-    refusal: Refusal,
-    at: Timestamp,
 }
 
 /// Hears how far a long piece of work is.
@@ -206,7 +197,7 @@ pub struct Workspace {
     state: RwLock<State>,
     /// Held from the decision until the record is published: one change at a time. Guards what was
     /// refused last.
-    committing: Mutex<Option<LastRefusal>>,
+    committing: Mutex<RecentRefusals>,
     /// The policy that was asked last. No other lock is taken while it is held.
     policies: Mutex<Option<Arc<Policy>>>,
     facts: Cache<ManifestId, Arc<VersionFacts>>,
@@ -261,7 +252,7 @@ impl Workspace {
             signer,
             is_signed,
             state: RwLock::new(state),
-            committing: Mutex::new(None),
+            committing: Mutex::default(),
             policies: Mutex::new(None),
             facts: Cache::new(FACTS_MAX),
             past: Cache::new(PAST_MAX),
@@ -444,7 +435,7 @@ impl Workspace {
         context: &Context,
         plan: impl FnOnce(&State, Timestamp) -> Result<Change, OpsError>,
     ) -> Result<Option<Line>, OpsError> {
-        let mut last_refusal = self.committing.lock();
+        let mut refusals = self.committing.lock();
         if self.is_closing() {
             return Err(OpsError::Closing);
         }
@@ -455,12 +446,9 @@ impl Workspace {
             Change::Nothing => return Ok(None),
             Change::Record(op) => (op, None),
             Change::Refuse { refusal, error } => {
-                let Caller { uid, door, .. } = context.caller;
-                let this = LastRefusal { uid, door, refusal: refusal.clone(), at: now };
-                if last_refusal.as_ref().is_some_and(|last| this.repeats(last)) {
+                if !refusals.admit(&context.caller, &refusal, now) {
                     return Err(error);
                 }
-                *last_refusal = Some(this);
                 (Op::Refused(Box::new(refusal)), Some(error))
             }
         };
@@ -503,15 +491,6 @@ impl Workspace {
             self.warm_later(moves);
         }
         Ok(line)
-    }
-}
-
-impl LastRefusal {
-    fn repeats(&self, last: &Self) -> bool {
-        self.uid == last.uid
-            && self.door == last.door
-            && self.at.duration_since(last.at) < REFUSAL_PAUSE
-            && self.refusal.is_like(&last.refusal)
     }
 }
 

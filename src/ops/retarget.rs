@@ -1,5 +1,7 @@
 //! Moving aliases: the one verb behind `ln`, `mv`, `rm`, promote, rollback and alias remove.
 
+use std::collections::BTreeSet;
+
 use super::{
     Change, Context, OpsError, PlanReport, PlannedMove, PromoteOptions, Promotion, RetargetReport,
     RollbackOptions, Workspace, permit,
@@ -9,6 +11,9 @@ use crate::format::record::{Move, Op, Verdict};
 use crate::governance::{Action, Power};
 use crate::registry::model::Model;
 use crate::registry::vetting::Vetting;
+
+/// Most aliases that move in one step: each may take a rule a second to decide about.
+const MOVES_MAX: usize = 256;
 
 /// What must be true of the alias before it moves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -64,13 +69,7 @@ impl Workspace {
         message: &str,
         direction: Direction,
     ) -> Result<RetargetReport, OpsError> {
-        let is_twice = |(index, wish): (usize, &Wish)| {
-            wishes[..index].iter().any(|it| (&it.model, &it.alias) == (&wish.model, &wish.alias))
-        };
-        if let Some((_, wish)) = wishes.iter().enumerate().find(|each| is_twice(*each)) {
-            let why = format!("`{}/{}` is named twice", wish.model, wish.alias);
-            return Err(OpsError::Option { what: "the set of moves", why });
-        }
+        check_wishes(wishes)?;
         for Wish { model, alias, to, .. } in wishes {
             to.iter().for_each(|to| self.prepare_facts(model, alias, to));
         }
@@ -114,13 +113,18 @@ impl Workspace {
         context: &Context,
         options: &PromoteOptions,
     ) -> Result<PlanReport, OpsError> {
-        let state = self.state();
-        let now = context.now.max(state.time());
+        let wishes = wishes_of(options);
+        check_wishes(&wishes)?;
         let mut moves = Vec::new();
-        for wish in wishes_of(options) {
+        for wish in &wishes {
+            permit(&self.state(), context, &wish.model, Action::Read)?;
+            wish.to.iter().for_each(|to| self.prepare_facts(&wish.model, &wish.alias, to));
+            // For one decision at a time: who holds it keeps out who changes something.
+            let state = self.state();
+            let now = context.now.max(state.time());
             permit(&state, context, &wish.model, Action::Read)?;
             let model = state.model(&wish.model).expect("permitted, so it is there");
-            let mut step = plan_move(model, &wish)?;
+            let mut step = plan_move(model, wish)?;
             if step.from == step.to {
                 continue;
             }
@@ -139,7 +143,7 @@ impl Workspace {
             };
             moves.push(PlannedMove { step, verdict, why, next });
         }
-        Ok(PlanReport { moves, policy: state.policy().map(|policy| policy.digest) })
+        Ok(PlanReport { moves, policy: self.state().policy().map(|policy| policy.digest) })
     }
 
     /// Puts an alias back to the last version that was in it, or to the one that is named. A second
@@ -211,6 +215,19 @@ impl Workspace {
         };
         let none = OpsError::NoEarlierVersion { model: name.clone(), alias: alias.clone() };
         earlier(&places, is_good).ok_or(none)
+    }
+}
+
+/// Sees to it that a step moves each alias once, and not too many.
+fn check_wishes(wishes: &[Wish]) -> Result<(), OpsError> {
+    let wrong = |why| Err(OpsError::Option { what: "the set of moves", why });
+    if MOVES_MAX < wishes.len() {
+        return wrong(format!("it has {}, at most {MOVES_MAX} go in one step", wishes.len()));
+    }
+    let mut seen = BTreeSet::new();
+    match wishes.iter().find(|wish| !seen.insert((&wish.model, &wish.alias))) {
+        Some(wish) => wrong(format!("`{}/{}` is named twice", wish.model, wish.alias)),
+        None => Ok(()),
     }
 }
 

@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use serde_json::Value;
 
 use super::contents::{OpenFile, Sealing, Stored, Tracked, once_closed, put_whole};
-use super::gate::Newcomer;
+use super::gate::{Newcomer, new_access};
 use super::metadata::{self, Facts};
 use super::retarget::{Must, Wish};
 use super::source::{Root, SourceTree, mtime_from};
@@ -27,7 +27,7 @@ use super::{
 use crate::format::ids::{BlobDigest, ContentDigest, ManifestId, TreeDigest};
 use crate::format::manifest::Manifest;
 use crate::format::names::{At, ModelName, VersionNumber};
-use crate::format::record::{Access, Op, Seal};
+use crate::format::record::{Op, Seal};
 use crate::governance::{Action, Power};
 use crate::store::draft::{FreezeError, FrozenDraft};
 use crate::store::{ChunkWriter, Written};
@@ -35,8 +35,6 @@ use crate::sys::identity;
 
 /// Longest message, in bytes.
 pub const MESSAGE_BYTES_MAX: usize = 64 << 10;
-/// Mode of a model that `snapshot MODEL PATH` makes.
-const MODEL_MODE: u32 = 0o755;
 
 /// Takes the model off the list of those being sealed.
 struct SealingGuard<'a> {
@@ -365,6 +363,9 @@ impl Workspace {
             permit(state, context, &options.model, Action::Write)?;
             let model = state.model(&options.model).expect("permitted, so it is there");
             assert_eq!(model.next_version(), version, "one snapshot of a model at a time");
+            if let Err(forbidden) = self.permit_power(state, context, model, &Power::Snapshot)? {
+                return Ok(forbidden.into());
+            }
             let step = |alias| model.move_to(alias, Some(version));
             let moves = options.alias.as_ref().map(step).into_iter().collect();
             self.judged(state, context, now, moves, Some(newcomer), |moves| {
@@ -415,9 +416,7 @@ impl Workspace {
         if self.state().model(name).is_some() {
             return Ok(());
         }
-        let (uid, gid) = (context.caller.uid, context.caller.gid);
-        let access = Access { uid, gid, mode: MODEL_MODE };
-        match self.create_model(context, name, access) {
+        match self.create_model(context, name, new_access(context)) {
             // Somebody was faster; whether that one lets us in is asked where it is recorded.
             Ok(()) | Err(OpsError::ModelExists { .. }) => Ok(()),
             Err(error) => Err(error),

@@ -267,6 +267,32 @@ fn an_approval_counts_for_what_was_approved_by_whom_it_was() {
 }
 
 #[test]
+fn words_through_a_file_that_another_user_opened_are_nobodys() {
+    let mount = governed();
+    for place in ["approve/v1", "mark/v1", "break-glass/staging"] {
+        if place.starts_with("break") {
+            mount.retarget("churn", "staging", "v1").expect("no gate");
+        }
+        let path = mount.path(format!("churn/.modelfs/{place}"));
+        let open = || fs::OpenOptions::new().write(true).open(&path);
+        // As a setuid program that is given the file for its complaints.
+        let mut opened = as_user(ANN, open).expect("may say something");
+        let written = std::io::Write::write_all(&mut opened, b"approve: by root?\n");
+        assert_eq!(syscalls::errno(written), Err(libc::EPERM), "{place}");
+    }
+    let open = || fs::OpenOptions::new().write(true).open(mount.path("churn/snapshot"));
+    let mut opened = as_user(ANN, open).expect("may seal");
+    fs::write(mount.path("churn/draft/who"), "four").unwrap();
+    let written = std::io::Write::write_all(&mut opened, b"by root?\n");
+    assert_eq!(syscalls::errno(written), Err(libc::EPERM));
+    let why = mount.text("churn/.modelfs/why");
+    assert!(why.contains("another user opened"), "{why}");
+    let said = mount.cli_json(&["approvals", "churn/v1"]);
+    assert_eq!(said["approvals"], serde_json::json!([]), "{said}");
+    assert_eq!(mount.names("churn").iter().filter(|name| name.starts_with('v')).count(), 3);
+}
+
+#[test]
 fn only_a_broken_glass_passes_the_gates_and_only_for_its_user() {
     let mount = governed();
     let file = mount.path("churn/.modelfs/break-glass/prod");
@@ -284,6 +310,45 @@ fn only_a_broken_glass_passes_the_gates_and_only_for_its_user() {
     // An emergency is no precedent.
     mount.run("sh", "rm \"$M\"/churn/prod").ok();
     set_policy(&mount, &POLICY.replace("\"4104\", \"root\"", "\"1\""));
+}
+
+#[test]
+fn a_broken_glass_is_whole_again_under_a_policy_that_does_not_give_it() {
+    let mount = governed();
+    cli_as(&mount, ONCALL, &["break-glass", "churn", "prod", "-m", "INC-1"]).ok();
+    let line = POLICY.lines().find(|line| line.starts_with("break_glass")).expect("it has one");
+    set_policy(&mount, &POLICY.replace(line, ""));
+    cli_as(&mount, ONCALL, &["promote", "churn/v3", "prod"]).exits(3).says("four-eyes");
+    set_policy(&mount, POLICY);
+    cli_as(&mount, ONCALL, &["promote", "churn/v3", "prod"]).ok();
+}
+
+#[test]
+fn who_may_not_seal_makes_no_model_by_sealing_either() {
+    let mount = Mount::new();
+    syscalls::chmod(&mount.point, 0o777).expect("root may");
+    let allow = "[roles.boss]\nusers = [\"root\"]\n[[allow]]\nroles = [\"boss\"]\nmodels = [\"*\"]\n\
+                 may = [\"write\", \"snapshot\"]\n";
+    set_policy(&mount, allow);
+    let source = mount.bench.write("w", "weights");
+    syscalls::chmod(&source, 0o644).expect("root may");
+    let source = source.to_str().expect("a plain path");
+    cli_as(&mount, ANN, &["snapshot", "mine", source]).exits(3).says("the roles that may: boss");
+    assert!(!mount.path("mine").exists());
+    assert_eq!(refusals(&mount).len(), 1, "{:?}", refusals(&mount));
+    mount.cli(&["snapshot", "mine", source]).ok();
+}
+
+#[test]
+fn a_plan_is_bounded_as_a_step_is() {
+    let mount = governed();
+    let sets: Vec<String> = (0..257).map(|index| format!("churn/v1=a{index}")).collect();
+    let sets: Vec<&str> = sets.iter().flat_map(|set| ["--set", set]).collect();
+    for first in [&["promote", "--plan"][..], &["promote"]] {
+        mount.cli(&[first, &sets].concat()).exits(2).says("at most 256");
+        let twice = ["--set", "churn/v1=prod", "--set", "churn/v2=prod"];
+        mount.cli(&[first, &twice].concat()).exits(2).says("named twice");
+    }
 }
 
 #[test]
