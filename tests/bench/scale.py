@@ -29,6 +29,11 @@ def quietly(*command):
     return lambda: subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
 
 
+def remove(path):
+    path = path.rstrip("/")
+    shutil.rmtree(path) if os.path.isdir(path) else os.remove(path)
+
+
 class Mounted:
     """Mounts, measures, unmounts; each measurement becomes a row."""
 
@@ -81,8 +86,11 @@ def many_versions(settings, place):
                f"echo more > {middle}/draft/more && echo more > {middle}/snapshot")
     after = store.parts()
     found.close()
-    found.open("open again, page cache dropped")
-    found.close()
+    for what, lost in (("open again", None), ("open without the checkpoint", "checkpoint"), ("open without the catalog", "")):
+        if lost is not None:
+            remove(os.path.join(store.path, "catalog", lost))
+        found.open(f"{what}, page cache dropped")
+        found.close()
     each = {name: after[name] - before[name] for name in ("packs", "manifests", "history")}
     each["catalog"] = after["catalog"] // total
     found.add("bytes a small version", None, ", ".join(f"{name} {size:,}" for name, size in each.items()))
