@@ -29,6 +29,7 @@ def arguments():
     ask.add_argument("--versions", type=int, default=100, help="scale: versions of each")
     ask.add_argument("--filler", help="scale: the program of fill.rs, if it is built; else cargo builds it")
     ask.add_argument("--files", type=int, default=1_000_000, help="scale: files in one version")
+    ask.add_argument("--seals", type=int, default=1, help="memory: models that are sealed while threads read")
     ask.add_argument("--readers", type=int, default=16, help="memory: threads that read")
     ask.add_argument("--minutes", type=float, default=0, help="memory: and then so long of random work")
     return ask.parse_args()

@@ -88,7 +88,8 @@ def drop_often(ended):
 def main(settings):
     out = report.Report(settings, "memory")
     with machine.temporary(settings.place) as place:
-        first, _ = speed.make_large(place, settings.mib)
+        first, second = speed.make_large(place, settings.mib)
+        shutil.rmtree(second)
         store = ours.Store(place, settings)
         # Hot files are read by the kernel: the daemon would have nothing to do.
         options = ["--hot-bytes", "0"] if speed.can(settings, "mount", "--hot-bytes") else []
@@ -128,12 +129,12 @@ def measure(settings, out, store, point, first):
     row(f"{many} threads read {settings.mib} MiB", lambda: read_all(paths, many, Budget(settings.mib * MIB)))
 
     def both():
-        sealing = threading.Thread(target=lambda: store_other(point, first))
+        sealing = threading.Thread(target=lambda: seal_others(point, first, settings.seals))
         sealing.start()
-        read_all(paths, many, Budget(settings.mib * MIB))
+        read_all(paths, many, Budget(settings.seals * settings.mib * MIB))
         sealing.join()
 
-    row(f"sealing {settings.mib} MiB while {many} threads read as much", both)
+    row(f"sealing {settings.seals} times {settings.mib} MiB while {many} threads read as much", both)
     if settings.minutes:
         for part in range(10):
             ends = time.monotonic() + settings.minutes * 6
@@ -147,13 +148,17 @@ def measure(settings, out, store, point, first):
               "daemon serves what is read.")
 
 
-def store_other(point, first):
-    """Seals other weights of the same size into another model."""
-    model = os.path.join(point, "other")
-    os.makedirs(model)
-    for name in machine.files_below(first):
-        with open(os.path.join(first, name), "rb") as source, open(os.path.join(model, "draft", name), "wb") as out:
-            while piece := source.read(MIB):
-                out.write(bytes(reversed(piece)))
-    with open(os.path.join(model, "snapshot"), "w") as control:
-        control.write("memory")
+def seal_others(point, first, count):
+    """Seals other weights of the same size into other models, one after the other."""
+    for number in range(1, count + 1):
+        model = os.path.join(point, f"other{number}")
+        os.makedirs(model)
+        other = bytes((byte + number) % 256 for byte in range(256))
+        for name in machine.files_below(first):
+            with open(os.path.join(first, name), "rb") as source, open(os.path.join(model, "draft", name), "wb") as out:
+                # The header says where the tensors are.
+                out.write(source.read(MIB))
+                while piece := source.read(MIB):
+                    out.write(piece.translate(other))
+        with open(os.path.join(model, "snapshot"), "w") as control:
+            control.write("memory")
