@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use cel::common::traits::{Container, Indexer, Sizer};
-use cel::common::types::{CelList, MAP_TYPE, Type};
-use cel::common::value::Val;
+use cel::common::types::{CelInt, CelList, CelString, MAP_TYPE, Type};
+use cel::common::value::{CowVal, Val};
 use cel::objects::{Key, Map};
-use cel::{Context, Value};
+use cel::{Context, ExecutionError, Value};
 use jiff::Timestamp;
 use serde_json::Value as Json;
 
@@ -133,7 +133,7 @@ impl Facts {
     }
 
     /// The facts as variables: the long lists only where `wanted` names them.
-    pub(super) fn context(&self, wanted: &dyn Fn(&str) -> bool) -> Context<'static, 'static> {
+    pub(super) fn context<'f>(&'f self, wanted: &dyn Fn(&str) -> bool) -> Context<'f, 'f> {
         let mut context = Context::with_env(super::expression::environment());
         let mut add = |name: &str, value: Value| context.add_variable_from_value(name, value);
         for name in DECLARED.into_iter().filter(|name| wanted(name)) {
@@ -156,14 +156,13 @@ impl Facts {
         add("actor", map([("user", text(&self.actor)), ("roles", list(roles))]));
         add("mark", text(self.mark));
         let approvals: &[ApprovalFact] = if wanted("approvals") { &self.approvals } else { &[] };
-        let approvals = approvals.iter().map(|approval| of_approval(approval, self.now));
-        let approvals = shared(approvals);
+        let approvals = approvals.iter().map(|approval| Element::Approval(approval, self.now));
         let checks =
             self.checks.iter().map(|check| (check.name.as_str(), of_check(check, self.now)));
         add("checks", map(checks));
         let files: &[FileFact] = if wanted("files") { &self.version.files } else { &[] };
-        context.add_variable_as_val("approvals", approvals);
-        context.add_variable_as_val("files", shared(files.iter().map(of_file)));
+        context.add_variable_as_val("approvals", elements(approvals));
+        context.add_variable_as_val("files", elements(files.iter().map(Element::File)));
         context
     }
 }
@@ -204,17 +203,6 @@ fn of_file(file: &FileFact) -> Value {
     ])
 }
 
-fn of_approval(approval: &ApprovalFact, now: Timestamp) -> Value {
-    map([
-        ("user", text(&approval.user)),
-        ("uid", number(u64::from(approval.uid))),
-        ("role", text(approval.role.as_ref().map_or("", Label::as_str))),
-        ("message", text(&approval.message)),
-        ("at", time(approval.at)),
-        ("age", since(approval.at, now)),
-    ])
-}
-
 fn of_check(check: &CheckFact, now: Timestamp) -> Value {
     let metrics = check.metrics.iter().map(|(name, value)| (name.as_str(), from_json(value)));
     map([
@@ -226,13 +214,44 @@ fn of_check(check: &CheckFact, now: Timestamp) -> Value {
     ])
 }
 
-/// A value that loops bind without copying it: each element is copied once a round otherwise.
-#[derive(Clone, Debug)]
-struct Shared(Arc<dyn Val>);
+/// An element of a long list: a map that has its members where they are. Loops copy it in each round.
+#[derive(Clone, Copy, Debug)]
+enum Element<'f> {
+    Approval(&'f ApprovalFact, Timestamp),
+    File(&'f FileFact),
+}
 
-impl Val for Shared {
+impl<'f> Element<'f> {
+    fn members(self) -> &'static [&'static str] {
+        match self {
+            Self::Approval(..) => &["user", "uid", "role", "message", "at", "age"],
+            Self::File(_) => &["path", "size", "format", "sha256"],
+        }
+    }
+
+    fn member(self, name: &str) -> Option<Box<dyn Val + 'f>> {
+        let text = |text: &'f str| -> Box<dyn Val + 'f> { Box::new(CelString::from(text)) };
+        Some(match (self, name) {
+            (Self::Approval(approval, _), "user") => text(&approval.user),
+            (Self::Approval(approval, _), "uid") => plain(number(approval.uid.into())),
+            (Self::Approval(approval, _), "role") => {
+                text(approval.role.as_ref().map_or("", Label::as_str))
+            }
+            (Self::Approval(approval, _), "message") => text(&approval.message),
+            (Self::Approval(approval, _), "at") => plain(time(approval.at)),
+            (Self::Approval(approval, now), "age") => plain(since(approval.at, now)),
+            (Self::File(file), "path") => text(&file.path),
+            (Self::File(file), "size") => plain(number(file.size)),
+            (Self::File(file), "format") => text(&file.format),
+            (Self::File(file), "sha256") => text(&file.sha256),
+            (Self::Approval(..) | Self::File(_), _) => return None,
+        })
+    }
+}
+
+impl Val for Element<'_> {
     fn get_type(&self) -> &Type {
-        self.0.get_type()
+        &MAP_TYPE
     }
 
     fn cel_type() -> &'static Type {
@@ -243,33 +262,64 @@ impl Val for Shared {
     where
         Self: 'v,
     {
-        self.0.as_indexer()
+        Some(self)
     }
 
     fn as_container(&self) -> Option<&dyn Container> {
-        self.0.as_container()
+        Some(self)
     }
 
     fn as_sizer(&self) -> Option<&dyn Sizer> {
-        self.0.as_sizer()
+        Some(self)
     }
 
-    fn equals(&self, other: &dyn Val) -> bool {
-        self.0.equals(other)
-    }
-
-    fn clone_as_boxed<'v>(&self) -> Box<dyn Val + 'v> {
-        Box::new(self.clone())
+    fn clone_as_boxed<'v>(&self) -> Box<dyn Val + 'v>
+    where
+        Self: 'v,
+    {
+        Box::new(*self)
     }
 }
 
-/// A list whose elements are shared.
-fn shared(values: impl Iterator<Item = Value>) -> Box<dyn Val> {
-    let element = |value: Value| -> Box<dyn Val> {
-        let value: Box<dyn Val> = value.try_into().expect("a map of plain values is a value");
-        Box::new(Shared(Arc::from(value)))
-    };
-    Box::new(CelList::from(values.map(element).collect::<Vec<_>>()))
+impl Indexer for Element<'_> {
+    fn get<'b, 'v>(&'b self, key: &dyn Val) -> Result<CowVal<'b, 'v>, ExecutionError>
+    where
+        Self: 'v,
+    {
+        let name = key.downcast_ref::<CelString>().map_or("", |name| name.inner());
+        let none = || ExecutionError::NoSuchKey(Arc::new(name.to_owned()));
+        self.member(name).map(CowVal::Owned).ok_or_else(none)
+    }
+
+    fn steal<'v>(self: Box<Self>, key: &dyn Val) -> Result<Box<dyn Val + 'v>, ExecutionError>
+    where
+        Self: 'v,
+    {
+        self.get(key).map(CowVal::into_owned)
+    }
+}
+
+impl Container for Element<'_> {
+    fn contains(&self, key: &dyn Val) -> Result<bool, ExecutionError> {
+        let name = key.downcast_ref::<CelString>();
+        Ok(name.is_some_and(|name| self.members().contains(&name.inner())))
+    }
+}
+
+impl Sizer for Element<'_> {
+    fn size(&self) -> CelInt {
+        i64::try_from(self.members().len()).expect("a few").into()
+    }
+}
+
+/// A long list.
+fn elements<'f>(elements: impl Iterator<Item = Element<'f>>) -> Box<dyn Val + 'f> {
+    let boxed = |element| -> Box<dyn Val + 'f> { Box::new(element) };
+    Box::new(CelList::from(elements.map(boxed).collect::<Vec<_>>()))
+}
+
+fn plain(value: Value) -> Box<dyn Val> {
+    value.try_into().expect("a plain value is a value")
 }
 
 fn text(text: &str) -> Value {

@@ -147,6 +147,7 @@ fn main() {
         let workspace = fill(keep.path());
         measure("in process", place, |alias, version| in_process(&workspace, alias, version));
         workspace.close();
+        drop(workspace);
         let point = keep.path().join("models");
         fs::create_dir(&point).expect("room for a directory");
         let point = point.to_str().expect("a plain path");
