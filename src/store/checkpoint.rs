@@ -146,6 +146,10 @@ impl CheckpointWriter {
         self.flush()?;
         // Not synced: this is a cache, and its checks find what never arrived (K3).
         let path = self.layout.checkpoint();
+        if path.is_dir() {
+            // The one thing that nothing can be renamed over.
+            self.io.remove_tree(&path).map_err(|e| StoreError::io("remove", &path, e))?;
+        }
         self.io.rename(&self.path, &path).map_err(|e| StoreError::io("rename", &self.path, e))?;
         self.finished = true;
         Checkpoint::open_at(Arc::clone(&self.io), &path)
@@ -225,6 +229,34 @@ mod tests {
             std::fs::write(layout.checkpoint(), bytes).unwrap();
             let opened = Checkpoint::open(io.clone(), &layout);
             assert!(matches!(opened, Err(StoreError::Checkpoint { .. })), "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn whatever_has_the_name_of_a_checkpoint_is_neither_waited_for_nor_kept() {
+        let io: Arc<dyn Io> = Arc::new(Real);
+        type Put = fn(&Path);
+        let put: [(&str, Put); 4] = [
+            ("a directory", |path| std::fs::create_dir_all(path.join("in/it")).unwrap()),
+            ("a fifo", |path| {
+                nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+            }),
+            ("a socket", |path| drop(std::os::unix::net::UnixListener::bind(path).unwrap())),
+            ("a link", |path| std::os::unix::fs::symlink("/dev/zero", path).unwrap()),
+        ];
+        for (what, put) in put {
+            let (_keep, layout) = place();
+            put(&layout.checkpoint());
+            let (sender, opened) = std::sync::mpsc::channel();
+            let (at, io_there) = (layout.clone(), io.clone());
+            // By another thread: what waits for ever is to fail here.
+            std::thread::spawn(move || sender.send(Checkpoint::open(io_there, &at).is_err()));
+            let refused = opened.recv_timeout(std::time::Duration::from_secs(60));
+            assert_eq!(refused, Ok(true), "{what}");
+            let writer = CheckpointWriter::create(io.clone(), layout.clone()).unwrap();
+            drop(writer.finish(head(3), b"index").unwrap());
+            let made = Checkpoint::open(io.clone(), &layout).unwrap().unwrap();
+            assert_eq!(made.read_index().unwrap(), b"index", "{what}");
         }
     }
 }

@@ -23,7 +23,7 @@ pub const DIRECTORY_MODE: u32 = 0o700;
 pub trait Io: Send + Sync {
     /// Makes a file that must not exist, for writing.
     fn create(&self, path: &Path) -> io::Result<File>;
-    /// Opens a file for reading; never follows a link in its last place.
+    /// Opens a regular file for reading; never follows a link in its last place, and never waits.
     fn open(&self, path: &Path) -> io::Result<File>;
     /// Reads at `offset`; may be short.
     fn read_at(&self, file: &File, out: &mut [u8], offset: u64) -> io::Result<usize>;
@@ -60,7 +60,13 @@ impl Io for Real {
     }
 
     fn open(&self, path: &Path) -> io::Result<File> {
-        fs::OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(path)
+        // A fifo in a file's place would be waited for, under the lock of the store.
+        let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+        let file = fs::OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+        if !file.metadata()?.is_file() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
+        }
+        Ok(file)
     }
 
     fn read_at(&self, file: &File, out: &mut [u8], offset: u64) -> io::Result<usize> {

@@ -116,6 +116,29 @@ fn a_checkpoint_of_another_release_is_passed_over() {
 }
 
 #[test]
+fn what_is_no_file_in_the_place_of_a_checkpoint_hinders_nobody() {
+    let bench = small_store();
+    let before = state(&bench);
+    for repaired in [false, true] {
+        for directory in [false, true] {
+            fs::remove_file(checkpoint(&bench)).expect("it is ours");
+            if directory {
+                fs::create_dir_all(checkpoint(&bench).join("in/it")).expect("room");
+            } else {
+                nix::unistd::mkfifo(&checkpoint(&bench), nix::sys::stat::Mode::S_IRWXU)
+                    .expect("room");
+            }
+            // Each call is ended by the harness should it wait.
+            let command = if repaired { &["repair"][..] } else { &["list"] };
+            assert!(log(bench.cli(command)).contains("catalog/checkpoint"));
+            assert!(checkpoint(&bench).is_file(), "{command:?} heals it");
+            assert_eq!(log(bench.cli(&["list"])), "");
+            assert_eq!(state(&bench), before);
+        }
+    }
+}
+
+#[test]
 fn a_tail_that_was_cut_is_told_at_the_start() {
     let bench = small_store();
     let newest = (1..).take_while(|seq| record(&bench, *seq).exists()).last().expect("records");
