@@ -7,8 +7,8 @@ use serde_json::{Map, Value, json};
 
 use super::document::yaml;
 use super::found::Found;
-use super::redact;
 use super::trainers::object;
+use super::url;
 
 /// Endings of files that are code: what a stage depends on and is no data.
 const CODE: [&str; 9] = ["ipynb", "jl", "js", "pl", "py", "r", "R", "sh", "sql"];
@@ -59,11 +59,11 @@ fn step(name: &str, stage: &Value) -> Value {
         Value::String(command) => command.clone(),
         list => items(list).filter_map(Value::as_str).collect::<Vec<_>>().join("; "),
     };
-    json!({"name": name, "command": redact::text(&command)})
+    json!({"name": name, "command": command})
 }
 
 fn dataset(path: &str, dependency: &Value, made_by: Option<Value>) -> Value {
-    let mut dataset = Map::from_iter([("name".to_owned(), json!(redact::without_password(path)))]);
+    let mut dataset = Map::from_iter([("name".to_owned(), json!(url::without_credentials(path)))]);
     let mut add = |name: &str, value: Value| dataset.insert(name.to_owned(), value);
     let algorithm = dependency["hash"].as_str().unwrap_or("md5");
     if let Some(digest) = dependency[algorithm].as_str() {
@@ -103,7 +103,7 @@ stages:
 ";
         let mut found = Found::default();
         read(text.as_bytes(), &mut found).unwrap();
-        let step = json!({"name": "prepare", "command": "python prepare.py --token ***"});
+        let step = json!({"name": "prepare", "command": "python prepare.py --token abc"});
         let expected = json!({
             "datasets": [
                 {"name": "data/raw.csv", "digest": "md5:aa11", "bytes": 100},

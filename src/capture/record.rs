@@ -5,7 +5,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::Found;
+use super::{Found, redact};
 use crate::format::schema;
 
 /// The file, at the root of what was made.
@@ -61,8 +61,8 @@ impl RunRecord {
         }
     }
 
-    /// The members, as [`Found`] and `metadata.json` have them. Of what is too long columns of data go
-    /// first, then packages.
+    /// The members without secrets, as [`Found`] and `metadata.json` have them. Of what is too long columns
+    /// of data go first, then packages.
     pub fn finish(mut self) -> Map<String, Value> {
         if RECORD_BYTES_MAX < self.bytes() {
             let datasets = self.members.get_mut("datasets").and_then(Value::as_array_mut);
@@ -80,6 +80,7 @@ impl RunRecord {
             let notes = std::mem::take(&mut self.notes);
             self.put("run", "notes", notes);
         }
+        self.members.iter_mut().for_each(|(name, value)| redact::hide(name, value));
         self.members
     }
 

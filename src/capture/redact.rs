@@ -1,16 +1,18 @@
 //! Secrets: what looks like one is not written down.
 //!
-//! By names (`--token`, `DB_PASSWORD=`), by the forms of well-known keys, and by addresses that hold a
-//! password. No more than a net with meshes: whoever has secrets in texts of no such form says so
-//! nowhere else either.
+//! By names (`--token x`, `DB_PASSWORD=x`, `"api_key": "x"`), by the forms of well-known keys, and by what
+//! addresses hold beside the way. Rather more is hidden than less, and still it is no more than a net with
+//! meshes: a secret in a text of no such form is not seen.
 
 use serde_json::Value;
+
+use super::url;
 
 /// What stands in the place of a secret.
 pub const HIDDEN: &str = "***";
 
 /// Words of names whose values are secrets.
-const WORDS: [&str; 21] = [
+const WORDS: [&str; 25] = [
     "accesskey",
     "accesstoken",
     "apikey",
@@ -25,28 +27,57 @@ const WORDS: [&str; 21] = [
     "passphrase",
     "passwd",
     "password",
+    "pat",
     "privatekey",
     "pwd",
     "secret",
     "secretkey",
     "secrets",
+    "sig",
+    "signature",
+    "sshpass",
     "token",
     "webhook",
 ];
 /// Two words that are a secret's name together.
-const PAIRS: [(&str, &str); 8] = [
+const PAIRS: [(&str, &str); 14] = [
     ("access", "key"),
     ("account", "key"),
     ("api", "key"),
+    ("auth", "key"),
+    ("client", "key"),
+    ("comet", "key"),
     ("encryption", "key"),
+    ("license", "key"),
+    ("master", "key"),
     ("private", "key"),
     ("secret", "key"),
     ("signing", "key"),
     ("storage", "key"),
+    ("wandb", "key"),
 ];
-/// How well-known keys begin.
-const PREFIXES: [&str; 11] =
-    ["AKIA", "ASIA", "eyJ", "ghp_", "gho_", "ghs_", "github_pat_", "glpat-", "hf_", "sk-", "xox"];
+/// Ends of such words: `PGPASSWORD`.
+const ENDS: [&str; 4] = ["apikey", "passwd", "password", "secret"];
+/// Words of headers that have a secret to the end of the line.
+const HEADERS: [&str; 3] = ["auth", "authorization", "cookie"];
+/// Flags whose value is `user:password`.
+const USER_FLAGS: [&str; 3] = ["--proxy-user", "--user", "-u"];
+/// What has versions by the names of packages.
+const PACKAGES: &str = "packages";
+/// How well-known keys begin, and which signs they have beside letters and digits.
+const KEYS: [(&str, &str); 11] = [
+    ("AKIA", ""),
+    ("ASIA", ""),
+    ("eyJ", "._-"),
+    ("ghp_", ""),
+    ("gho_", ""),
+    ("ghs_", ""),
+    ("github_pat_", "_"),
+    ("glpat-", "_-"),
+    ("hf_", ""),
+    ("sk-", "_-"),
+    ("xox", "-"),
+];
 /// A shorter text is no key, whatever it begins with.
 const KEY_BYTES_MIN: usize = 16;
 
@@ -54,7 +85,10 @@ const KEY_BYTES_MIN: usize = 16;
 pub fn is_secret_name(name: &str) -> bool {
     let words = words_of(name);
     let pair = |pair: &[String]| PAIRS.contains(&(pair[0].as_str(), pair[1].as_str()));
-    words.iter().any(|word| WORDS.contains(&word.as_str())) || words.windows(2).any(pair)
+    let is_secret = |word: &String| {
+        WORDS.contains(&word.as_str()) || ENDS.iter().any(|end| word.ends_with(end))
+    };
+    words.iter().any(is_secret) || words.windows(2).any(pair)
 }
 
 /// The words of a name such as `--api-key`, `API_KEY` or `apiKey`, in lower case.
@@ -77,10 +111,18 @@ fn words_of(name: &str) -> Vec<String> {
 }
 
 /// Hides secret texts in a value that is called `name`. Numbers are none; neither are the special
-/// tokens of a tokenizer (`pad_token: "<pad>"`).
+/// tokens of a tokenizer (`pad_token: "<pad>"`), and versions of packages (`google-auth`).
 pub fn hide(name: &str, value: &mut Value) {
     match value {
+        Value::Object(versions) if name == PACKAGES => {
+            versions.values_mut().for_each(|version| hide(PACKAGES, version));
+        }
         Value::Object(members) => members.iter_mut().for_each(|(name, value)| hide(name, value)),
+        Value::Array(items) if name == "command" && items.iter().all(Value::is_string) => {
+            let words = items.iter().filter_map(Value::as_str).map(str::to_owned);
+            let shown = command(&words.collect::<Vec<_>>());
+            *items = shown.into_iter().map(Value::String).collect();
+        }
         Value::Array(items) => items.iter_mut().for_each(|item| hide(name, item)),
         Value::String(secret) if is_secret_name(name) && !secret.starts_with(['<', '[']) => {
             *secret = HIDDEN.to_owned();
@@ -92,72 +134,165 @@ pub fn hide(name: &str, value: &mut Value) {
 
 /// A command line without its secrets.
 pub fn command(words: &[String]) -> Vec<String> {
-    let mut after_flag = false;
+    let mut before = "";
     let shown = words.iter().map(|word| {
-        if std::mem::take(&mut after_flag) && !word.starts_with('-') {
+        let flag = std::mem::replace(&mut before, word);
+        if is_value_of(flag, word) {
+            before = "";
             return HIDDEN.to_owned();
         }
-        after_flag = is_secret_flag(word);
-        text(word)
+        match word.split_once('=') {
+            // All of the word is its value, blanks too.
+            Some((name, value)) if is_name(name) && is_secret_name(name) && !value.is_empty() => {
+                format!("{name}={HIDDEN}")
+            }
+            _ => text(word),
+        }
     });
     shown.collect()
 }
 
-/// A flag whose value is the next word.
-fn is_secret_flag(word: &str) -> bool {
-    word.starts_with('-') && !word.contains('=') && is_secret_name(word)
+/// Whether a word is what the flag before it keeps secret.
+fn is_value_of(flag: &str, word: &str) -> bool {
+    if word.is_empty() || word.starts_with("--") || !flag.starts_with('-') {
+        return false;
+    }
+    let password = word.split_once(':').map_or("", |(_, password)| password);
+    let is_password = !password.bytes().all(|byte| byte.is_ascii_digit());
+    is_name(flag) && is_secret_name(flag) || USER_FLAGS.contains(&flag) && is_password
 }
 
-/// A text without its secrets: it may be a script of many words.
+fn is_name(text: &str) -> bool {
+    text.chars().all(is_of_name)
+}
+
+fn is_of_name(c: char) -> bool {
+    c.is_alphanumeric() || matches!(c, '_' | '-' | '.')
+}
+
+/// A text without its secrets: it may be a script of many words, JSON, a connection string.
 pub fn text(text: &str) -> String {
-    let (mut shown, mut is_awaited) = (String::with_capacity(text.len()), false);
-    for word in text.split_inclusive(char::is_whitespace) {
-        let bare = word.trim_end_matches(char::is_whitespace);
-        if !bare.is_empty() {
-            match is_awaited && !bare.starts_with('-') {
-                true => shown += HIDDEN,
-                false => shown += &one_word(bare),
-            }
-            // `--token`, `X-Api-Key:` and `Bearer` have it in the next word.
-            let heads = bare.ends_with(':') && is_secret_name(bare);
-            is_awaited = is_secret_flag(bare) || heads || bare.eq_ignore_ascii_case("bearer");
+    let mut shown = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(first) = rest.chars().next() {
+        let end = rest.find(|c| !is_of_name(c)).unwrap_or(rest.len());
+        if end == 0 {
+            shown.push(first);
+            rest = &rest[first.len_utf8()..];
+            continue;
         }
-        shown += &word[bare.len()..];
+        let (name, after) = rest.split_at(end);
+        let hidden = if after.starts_with("://") {
+            let address = &rest[..address_bytes(rest)];
+            shown += &url::without_credentials(address);
+            rest = &rest[address.len()..];
+            continue;
+        } else if is_key(name.trim_matches(['-', '.'])) {
+            Some((HIDDEN.to_owned(), after))
+        } else if let Some(user) = password_bytes(after) {
+            // `ann:password@host`
+            Some((String::new(), &after[user..]))
+        } else {
+            secret_after(name, after)
+        };
+        let (part, left) = hidden.unwrap_or((name.to_owned(), after));
+        shown += &part;
+        rest = left;
     }
     shown
 }
 
-fn one_word(word: &str) -> String {
-    if let Some(at) = word.find(['=', ':'])
-        && at + 1 < word.len()
-        && is_secret_name(&word[..at])
-    {
-        return format!("{}{HIDDEN}", &word[..=at]);
+/// A name with its secret value hidden, and what comes after the value.
+fn secret_after<'a>(name: &str, after: &'a str) -> Option<(String, &'a str)> {
+    let blanks = |text: &str| text.len() - text.trim_start_matches([' ', '\t']).len();
+    let is_secret = is_secret_name(name);
+    let quote = quote_at(after).len();
+    let separator = quote + blanks(&after[quote..]);
+    let is_assigned = is_secret && after[separator..].starts_with(['=', ':']);
+    if is_assigned {
+        let start = separator + 1 + blanks(&after[separator + 1..]);
+        let is_header = after[separator..].starts_with(':')
+            && words_of(name).iter().any(|word| HEADERS.contains(&word.as_str()));
+        let value = &after[start..];
+        let opened = quote_at(value).len();
+        let end = opened + value_bytes(value, is_header);
+        let is_there = opened < end && !value.starts_with(':');
+        return is_there
+            .then(|| (format!("{name}{}{HIDDEN}", &after[..start + opened]), &value[end..]));
     }
-    if is_key(word.rsplit(['=', ':', '\'', '"', ',']).next().unwrap_or(word))
-        || word.split(['\'', '"', '=', ',']).any(is_key)
-    {
-        return HIDDEN.to_owned();
-    }
-    without_password(word)
+    let start = blanks(after);
+    let value = &after[start..];
+    let opened = quote_at(value).len();
+    let end =
+        opened + value[opened..].find(ends_word(quote_at(value))).unwrap_or(value.len() - opened);
+    let is_bearer = name.eq_ignore_ascii_case("bearer") && opened < end;
+    let is_hidden = 0 < start && (is_bearer || is_value_of(name, &value[opened..end]));
+    is_hidden.then(|| (format!("{name}{}{HIDDEN}", &after[..start + opened]), &value[end..]))
 }
 
+/// The quote that a text begins with, if it does; within another text it has a `\`.
+fn quote_at(text: &str) -> &str {
+    let escaped = text.starts_with('\\').into();
+    match text[escaped..].starts_with(['"', '\'']) {
+        true => &text[..escaped + 1],
+        false => "",
+    }
+}
+
+/// Where a word ends that began with this quote.
+fn ends_word(quote: &str) -> impl Fn(char) -> bool {
+    let quote = quote.chars().next_back();
+    move |c| quote.map_or(c.is_whitespace(), |quote| c == quote)
+}
+
+/// Bytes of a value, its first quote left out.
+fn value_bytes(value: &str, is_header: bool) -> usize {
+    let quote = quote_at(value);
+    let value = &value[quote.len()..];
+    if !quote.is_empty() {
+        return value.find(quote).unwrap_or(value.len());
+    }
+    let ends = |c: char| match is_header {
+        true => matches!(c, '\n' | '\r' | '"' | '\''),
+        false => c.is_whitespace() || ",;&|}])<>\"'`".contains(c),
+    };
+    value.find(ends).unwrap_or(value.len())
+}
+
+/// Bytes of the address that a text begins with.
+fn address_bytes(text: &str) -> usize {
+    let end = text.find(|c: char| c.is_whitespace() || "\"'`<>".contains(c)).unwrap_or(text.len());
+    let text = &text[..end];
+    // Another one may follow, or something else; but a password may have any sign.
+    let next = text.match_indices("://").nth(1).and_then(|(place, _)| {
+        let before = &text[..place];
+        before.rfind(|c: char| !(c.is_ascii_alphanumeric() || "+-.".contains(c)))
+    });
+    let text = &text[..next.unwrap_or(text.len())];
+    let host = text.rfind('@').unwrap_or(0);
+    text[host..].find([',', ';', '|']).map_or(text.len(), |place| host + place)
+}
+
+/// Bytes up to the sign behind a password in `:password@host`; of an image's digest there is none.
+fn password_bytes(text: &str) -> Option<usize> {
+    let word = text.strip_prefix(':')?;
+    let end = word.find(|c: char| c.is_whitespace() || "\"'`,;".contains(c)).unwrap_or(word.len());
+    let place = word[..end].find('@').filter(|place| 0 < *place)?;
+    let is_password = !word[..place].contains('/') && !word[place + 1..].starts_with("sha256:");
+    is_password.then_some(1 + place + 1)
+}
+
+/// Whether a word has the form of a well-known key. Names of files have other signs: `hf_llama_finetune2`.
 fn is_key(word: &str) -> bool {
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+    let is_form = |(prefix, signs): &(&str, &str)| {
+        let rest = word.strip_prefix(prefix);
+        rest.is_some_and(|rest| {
+            rest.chars().all(|c| c.is_ascii_alphanumeric() || signs.contains(c))
+        })
+    };
     KEY_BYTES_MIN <= word.len()
-        && word.chars().all(plain)
         && word.chars().any(|c| c.is_ascii_digit())
-        && PREFIXES.iter().any(|prefix| word.starts_with(prefix))
-}
-
-/// An address without the user and password in it.
-pub fn without_password(address: &str) -> String {
-    let Some((scheme, rest)) = address.split_once("://") else { return address.to_owned() };
-    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-    match rest[..end].rfind('@') {
-        Some(at) => format!("{scheme}://{}", &rest[at + 1..]),
-        None => address.to_owned(),
-    }
+        && KEYS.iter().any(is_form)
 }
 
 #[cfg(test)]
@@ -176,25 +311,54 @@ mod tests {
         check(&["train", "--token", "abc", "--lr", "0.1"], "train --token *** --lr 0.1");
         check(&["train", "--api-key=abc", "--apiKey", "x"], "train --api-key=*** --apiKey ***");
         check(&["env", "DB_PASSWORD=x", "train"], "env DB_PASSWORD=*** train");
-        check(&["sh", "-c", "TOKEN=a b --password c; d"], "sh -c TOKEN=*** b --password *** d");
-        check(&["curl", "-H", "Authorization: Bearer abcdef"], "curl -H Authorization: *** ***");
+        check(&["x", "--password=correct horse battery", "y"], "x --password=*** y");
+        check(&["sh", "-c", "TOKEN=a b --password c; d"], "sh -c TOKEN=***");
+        check(&["curl", "-H", "Authorization: Basic dXNlcjpwdw=="], "curl -H Authorization: ***");
+        check(&["curl", "-H", "Authorization: token x", "y"], "curl -H Authorization: *** y");
         check(
             &["curl", "-H", "X-Api-Key:abc", "-H", "Cookie:  a"],
             "curl -H X-Api-Key:*** -H Cookie:  ***",
         );
+        check(&["curl", "-u", "ann:hunter2", "x"], "curl -u *** x");
+        check(&["docker", "run", "-u", "1000:1000", "x"], "docker run -u 1000:1000 x");
         check(
-            &["sh", "-c", "x --token   abc\t--authToken  d"],
-            "sh -c x --token   ***\t--authToken  ***",
+            &["env", "AZURE_STORAGE_KEY=x", "PGPASSWORD=y", "GITHUB_PAT=z"],
+            "env AZURE_STORAGE_KEY=*** PGPASSWORD=*** GITHUB_PAT=***",
         );
-        check(
-            &["env", "AZURE_STORAGE_KEY=x", "DB_PASS=y"],
-            "env AZURE_STORAGE_KEY=*** DB_PASS=***",
-        );
-        check(&["x", "https://ann:pw@host/a@b?c"], "x https://host/a@b?c");
-        check(&["x", "postgres://u:p@db:5432/x"], "x postgres://db:5432/x");
+        check(&["x", "--wandb-key", "a", "--token", "-abc"], "x --wandb-key *** --token ***");
         check(&["x", "hf_aBcDeFgHiJkLmNo12345"], "x ***");
-        check(&["x", "--header=ghp_0123456789abcdefghij"], "x ***");
+        check(&["x", "--header=ghp_0123456789abcdefghij"], "x --header=***");
         check(&["train", "--token", "--lr", "1"], "train --token --lr 1");
+    }
+
+    #[test]
+    fn secrets_within_a_text_are_hidden() {
+        let check = |line: &str, expected: &str| assert_eq!(text(line), expected);
+        check("x --token   abc\t--authToken  d", "x --token   ***\t--authToken  ***");
+        check("export PASSWORD=\"a b c\"; run", "export PASSWORD=\"***\"; run");
+        check("curl -H 'Authorization: Basic a b' url", "curl -H 'Authorization: ***' url");
+        check("x --password 'a b' y", "x --password '***' y");
+        check("Bearer abc def", "Bearer *** def");
+        check(r#"{"lr":1,"api_key":"sesame","b":2}"#, r#"{"lr":1,"api_key":"***","b":2}"#);
+        check(r#"{\"api_key\": \"sesame\"}"#, r#"{\"api_key\": \"***\"}"#);
+        check("lr=1,token=sesame,b=2", "lr=1,token=***,b=2");
+        check("Server=db;User Id=sa;Password=hunter2;X=1", "Server=db;User Id=sa;Password=***;X=1");
+        check("password : hunter2 x", "password : *** x");
+        check("get /x?private_token=abc&y=1", "get /x?private_token=***&y=1");
+        check("export API_TOKEN= ; x", "export API_TOKEN= ; x");
+    }
+
+    #[test]
+    fn addresses_are_told_without_what_opens_them() {
+        let check = |line: &str, expected: &str| assert_eq!(text(line), expected);
+        check("x https://ann:pw@host/a@b?c", "x https://host/a@b");
+        check("postgres://u:p@db:5432/x", "postgres://db:5432/x");
+        check("https://h/x?token=abc&X-Amz-Signature=d y", "https://h/x y");
+        check("a=https://u:p@h1/x,https://u:q@h2/y?sig=z", "a=https://h1/x,https://h2/y");
+        check("a=https://u:p,w@h,token=x", "a=https://h,token=***");
+        check("\"git+https://u:p@h/r.git@1f0c\"", "\"git+https://h/r.git@1f0c\"");
+        check("clone ann:pw@host:r", "clone host:r");
+        check("image:3.11@sha256:0a1b", "image:3.11@sha256:0a1b");
     }
 
     #[test]
@@ -202,7 +366,17 @@ mod tests {
         for words in [
             &["train.py", "--max-tokens", "512", "--tokenizer", "bert", "--key", "id"][..],
             &["train.py", "--author", "ann", "--keyboard", "x", "lr=0.1", "hf_model", "sk-learn"],
-            &["git@github.com:a/b", "https://host/x@y", "a@b", "--monkey=1"],
+            &["hf_finetune_llama2.py", "out/sk-learn-0.24-model", "hf_aBcDeFgHiJkLm_12345"],
+            &[
+                "git@github.com:a/b",
+                "https://host/x@y",
+                "a@b",
+                "--monkey=1",
+                "-u",
+                "-v",
+                "std::auth::x",
+            ],
+            &["sh", "-c", "cd x && FOO='a b' python train.py > log 2>&1 # überall", "–", "\\", "'"],
         ] {
             assert_eq!(shown(words), words.join(" "));
         }
@@ -212,13 +386,32 @@ mod tests {
     fn secrets_of_values_are_hidden_by_their_names() {
         let mut value = json!({
             "api_key": "abc", "max_tokens": 5, "pad_token": "<pad>", "inner": [{"secret": ["x"]}],
-            "url": "s3://u:p@bucket/x", "token": 7,
+            "url": "s3://u:p@bucket/x", "token": 7, "command": ["x", "--token", "abc"],
+            "packages": {"google-auth": "2.3", "x": "1 @ https://u:p@h/x"},
         });
         hide("params", &mut value);
         let expected = json!({
             "api_key": "***", "max_tokens": 5, "pad_token": "<pad>", "inner": [{"secret": ["***"]}],
-            "url": "s3://bucket/x", "token": 7,
+            "url": "s3://bucket/x", "token": 7, "command": ["x", "--token", "***"],
+            "packages": {"google-auth": "2.3", "x": "1 @ https://h/x"},
         });
         assert_eq!(value, expected);
+    }
+
+    #[test]
+    fn any_text_may_come() {
+        let parts =
+            ["token", "=", ":", "\"", "'", "\\", " ", "--", "://", "@", "é", "a", ",", "\n"];
+        let mut state = 1_u64;
+        for _ in 0..20_000 {
+            let mut line = String::new();
+            for _ in 0..8 {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                line += parts[(state >> 33) as usize % parts.len()];
+            }
+            let hidden = text(&line);
+            assert_eq!(text(&hidden), hidden, "of {line:?}");
+            command(&[line.clone(), line]);
+        }
     }
 }

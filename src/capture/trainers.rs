@@ -90,7 +90,8 @@ mod tests {
         let mut found = Found::default();
         params_json(b"{\"lr\": 0.1, \"api_key\": \"verysecret\"}", &mut found).unwrap();
         params_yaml(b"lr: 0.2\ntrain:\n  epochs: 3\n", &mut found).unwrap();
-        let expected = json!({"params": {"lr": 0.1, "api_key": "***", "train": {"epochs": 3}}});
+        let expected =
+            json!({"params": {"lr": 0.1, "api_key": "verysecret", "train": {"epochs": 3}}});
         assert_eq!(json!(found.members), expected);
         assert_eq!(params_yaml(b"- a", &mut found), Err("it is no object".to_owned()));
     }

@@ -8,7 +8,7 @@ use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
 use super::{Context, SnapshotOptions, said};
-use crate::capture::Found;
+use crate::capture::{Found, redact};
 use crate::format::hot::Stamp;
 use crate::format::ids::{BlobDigest, DataDigest, TreeDigest, to_hex};
 use crate::format::metadata::{ARTIFACTS, SCHEMA, SUPERSEDES};
@@ -73,6 +73,7 @@ pub(super) fn head(facts: &Facts<'_>) -> Value {
     });
     if let Some(user) = &facts.user {
         head["user"] = json!(user);
+        redact::hide("user", &mut head["user"]);
     }
     head
 }

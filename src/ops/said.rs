@@ -6,7 +6,7 @@
 use serde_json::{Map, Value, json};
 
 use super::{OpsError, Provenance, SnapshotOptions};
-use crate::capture::Found;
+use crate::capture::{Found, redact};
 use crate::format::ids::TreeDigest;
 use crate::format::metadata::{CAPTURE, DECLARABLE};
 use crate::format::{canonical, schema};
@@ -140,6 +140,8 @@ pub(super) fn members(options: &SnapshotOptions, found: &Found) -> Value {
     auto.sort();
     auto.dedup();
     let missing = missing(&members);
+    // Whoever said it: what is written down once cannot be taken back.
+    members.iter_mut().for_each(|(name, value)| redact::hide(name, value));
     let mut capture = json!({ "auto": auto, "declared": names, "missing": missing });
     if !found.notes.is_empty() {
         capture["notes"] = json!(found.notes);

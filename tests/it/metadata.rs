@@ -209,3 +209,24 @@ fn everybody_may_read_the_schema() {
     let schema: Value = serde_json::from_str(&text.expect("it is for all")).expect("JSON");
     assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
 }
+
+#[test]
+fn a_secret_is_written_down_nowhere_whoever_says_it() {
+    let mount = Mount::with_churn();
+    let draft = mount.path("churn/draft");
+    std::fs::write(draft.join("metadata.json"), r#"{"db": {"password": "sesame"}}"#).expect("room");
+    std::fs::write(draft.join("params.json"), r#"{"api_key": "sesame", "lr": 1}"#).expect("room");
+    let command = json!({
+        "message": "x", "params": {"hf_token": "sesame"}, "labels": {"secret": "sesame"},
+        "source": {"remote": "https://ann:sesame@host/r.git"}, "parents": ["s3://u:sesame@b/x"],
+        "run": {"command": ["train", "--token", "sesame"], "notes": ["curl -H 'Authorization: a sesame'"]},
+        "datasets": [{"name": "d", "preprocessing": ["get https://host/x?sig=sesame"]}],
+    });
+    mount.seal("churn", &command.to_string());
+    let text = mount.text("churn/v1/metadata.json") + &mount.text(".modelfs/history.jsonl");
+    assert!(!text.contains("sesame"), "{text}");
+    let found = metadata(&mount, "v1");
+    assert_eq!(found["user"], json!({"db": {"password": "***"}}));
+    assert_eq!(found["params"], json!({"api_key": "***", "hf_token": "***", "lr": 1}));
+    assert_eq!(found["source"]["remote"], "https://host/r.git");
+}

@@ -72,8 +72,7 @@ impl Recorder {
         let data = data::record(&mut record, &subject, root.as_deref())?;
         put_environment(&mut record, &subject, &words);
         let variable = |name: &str| value_of(subject.environment, name);
-        let shown = record::words(&redact::command(&words));
-        record.put("run", "command", shown);
+        record.put("run", "command", record::words(&redact::command(&words)));
         let experiment = subject.training.experiment.clone().or_else(|| {
             let told = variables::pick(&variables::EXPERIMENTS, &variable);
             let first = variables::EXPERIMENTS.iter().find_map(|name| told.get(*name)).cloned();
