@@ -109,7 +109,8 @@ fn store(error: &StoreError) -> Errno {
         | StoreError::ManifestDamaged { .. }
         | StoreError::ManifestUnreadable { .. }
         | StoreError::Encoder { .. }
-        | StoreError::Checkpoint { .. } => Errno::EIO,
+        | StoreError::Checkpoint { .. }
+        | StoreError::Untrue { .. } => Errno::EIO,
     }
 }
 

@@ -27,6 +27,13 @@ impl Lines {
         }
     }
 
+    /// Whether the ends are those of the lengths: a checkpoint may say anything.
+    pub(super) fn is_sound(&self) -> bool {
+        let mut made = Self::default();
+        self.lengths.iter().for_each(|length| made.push(u64::from(*length)));
+        made == *self
+    }
+
     /// Number of lines.
     pub fn count(&self) -> u64 {
         self.lengths.len() as u64
@@ -70,6 +77,13 @@ impl RecordIndex {
     pub(super) fn push(&mut self, seq: u64, line_bytes: u64) {
         self.seqs.push(seq);
         self.lines.push(line_bytes);
+    }
+
+    /// Whether there is a line for each record, and the records are in their order.
+    pub(super) fn is_sound(&self) -> bool {
+        self.seqs.is_sorted_by(|one, next| one < next)
+            && self.seqs.len() == self.lines.lengths.len()
+            && self.lines.is_sound()
     }
 
     /// Bytes of all lines.

@@ -163,7 +163,29 @@ impl Model {
     pub fn body(&self) -> Result<Arc<Body>, StoreError> {
         match &self.content {
             Content::Here(body) => Ok(Arc::clone(body)),
-            Content::Shelved(section, shelf) => shelf.body(&self.name, section),
+            Content::Shelved(section, shelf) => shelf.body(self, section),
+        }
+    }
+
+    /// What in a body is against the model that it is to be of, if anything: a checkpoint may say anything.
+    pub(super) fn contradiction(&self, body: &Body) -> Option<&'static str> {
+        let Body { versions: Versions(versions), records, .. } = body;
+        let last = versions.last();
+        let latest =
+            last.map(|it| Latest { number: it.number, manifest: it.manifest, sealed: it.sealed });
+        let leads_to = |alias: &Alias| {
+            body.versions.get(alias.version).is_some_and(|it| it.manifest == alias.manifest)
+        };
+        if !versions.is_sorted_by(|one, next| one.number < next.number) {
+            Some("its versions are not in their order")
+        } else if latest != self.latest || versions.len() as u64 != self.version_count {
+            Some("it has other versions than its list says")
+        } else if !self.aliases.values().all(leads_to) {
+            Some("an alias leads to no version of it")
+        } else if !records.is_sound() || records.seqs().last() != Some(&self.last_seq) {
+            Some("its records are not in their order")
+        } else {
+            None
         }
     }
 

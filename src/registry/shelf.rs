@@ -5,7 +5,8 @@
 //! writes with other members is refused, and what it means differently raises the version in
 //! `format::checkpoint`.
 //! Invariant G3: a body that was changed since its checkpoint is in memory; all others can go.
-//! Invariant G4: a damaged checkpoint costs time, never data: the history is read instead.
+//! Invariant G4: a damaged checkpoint costs time, never data: the history is read instead. So does one
+//! that contradicts itself.
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,7 +18,6 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::format::checkpoint::Section;
-use crate::format::names::ModelName;
 use crate::registry::model::{Body, Content, Model};
 use crate::registry::state::State;
 use crate::store::{Checkpoint, CheckpointWriter, Head, History, StoreError};
@@ -98,37 +98,38 @@ impl Shelf {
         self.replayed.lock().is_some()
     }
 
-    pub(super) fn body(
-        &self,
-        model: &ModelName,
-        section: &Section,
-    ) -> Result<Arc<Body>, StoreError> {
+    pub(super) fn body(&self, model: &Model, section: &Section) -> Result<Arc<Body>, StoreError> {
         self.bodies.get_or_insert_with(section, || self.read(model, section))
     }
 
     /// The body for who will change it: it is not kept here.
-    pub(super) fn take(
-        &self,
-        model: &ModelName,
-        section: &Section,
-    ) -> Result<Arc<Body>, StoreError> {
+    pub(super) fn take(&self, model: &Model, section: &Section) -> Result<Arc<Body>, StoreError> {
         match self.bodies.remove(section) {
             Some((_, body)) => Ok(body),
             None => self.read(model, section),
         }
     }
 
-    fn read(&self, model: &ModelName, section: &Section) -> Result<Arc<Body>, StoreError> {
-        match self.checkpoint.read(section).and_then(|bytes| parse::<Body>(&bytes)) {
-            Ok(mut body) => {
-                body.versions.share_actors();
-                Ok(Arc::new(body))
-            }
-            Err(error) => {
-                let state = self.replay(&error)?;
-                state.model(model).expect("the checkpoint has what the history made").body()
-            }
+    fn read(&self, model: &Model, section: &Section) -> Result<Arc<Body>, StoreError> {
+        match self.read_here(model, section) {
+            Ok(body) => Ok(Arc::new(body)),
+            Err(error) => match self.replay(&error)?.model(&model.name) {
+                Some(model) => model.body(),
+                None => Err(StoreError::Untrue {
+                    place: "the checkpoint in the catalog",
+                    what: format!("there is a model `{}`", model.name),
+                }),
+            },
         }
+    }
+
+    fn read_here(&self, model: &Model, section: &Section) -> Result<Body, StoreError> {
+        let mut body: Body = parse(&self.checkpoint.read(section)?)?;
+        if let Some(why) = model.contradiction(&body) {
+            return Err(StoreError::Checkpoint { why: format!("`{}`: {why}", model.name) });
+        }
+        body.versions.share_actors();
+        Ok(body)
     }
 
     /// The state of the checkpoint as the history makes it: slow, and once.
@@ -169,6 +170,10 @@ impl State {
         let ReadIndex { mut state, models, line } = index;
         if state.head() != head {
             let why = format!("its index is of record {}, not {}", state.head().seq, head.seq);
+            return Err(StoreError::Checkpoint { why });
+        }
+        if !state.lines().is_sound() || state.lines().count() != head.seq {
+            let why = "its index has other records than it goes up to".to_owned();
             return Err(StoreError::Checkpoint { why });
         }
         let place = |(mut model, section): (Model, Section)| {

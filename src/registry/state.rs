@@ -118,7 +118,7 @@ impl State {
             if let Some(model) = self.models.get(name)
                 && let Content::Shelved(section, shelf) = model.content()
             {
-                bodies.push((name.clone(), shelf.take(name, section)?));
+                bodies.push((name.clone(), shelf.take(model, section)?));
             }
         }
         Ok(Ready(bodies))

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use proptest::prelude::*;
 use serde_json::json;
 
-use super::model::Content;
+use super::model::{Body, Content};
 use super::shelf::Shelf;
 use super::state::State;
 use crate::format::ids::{BlobDigest, DataDigest, ManifestId, PolicyDigest, TreeDigest};
@@ -332,6 +332,55 @@ fn every_flipped_byte_of_a_checkpoint_is_refused_or_harmless() {
         check(&whole[..len], &format!("cut at {len}"));
     }
     assert!(100 < refused && 100 < harmless, "{refused} refused, {harmless} harmless");
+}
+
+#[test]
+fn a_checkpoint_of_a_model_that_the_history_does_not_make_is_an_error() {
+    let (mut place, mut other) = (Place::new(), Place::new());
+    for choice in every_kind() {
+        other.append(choice);
+        if choice.1 != 2 {
+            place.append(choice);
+        }
+    }
+    // Of another history, with a first body that cannot be read.
+    drop(place.save(&other.follow(State::default())));
+    let mut bytes = std::fs::read(place.checkpoint()).unwrap();
+    bytes[3] ^= 1;
+    bytes[40] ^= 1;
+    std::fs::write(place.checkpoint(), bytes).unwrap();
+    let state = place.load().unwrap();
+    state.model(&model(1)).unwrap().body().expect("the history has it");
+    let missing = state.model(&model(2)).unwrap();
+    let Content::Shelved(section, _) = missing.content() else { panic!("{missing:?}") };
+    let mut bytes = std::fs::read(place.checkpoint()).unwrap();
+    bytes[section.offset as usize] ^= 1;
+    std::fs::write(place.checkpoint(), bytes).unwrap();
+    let error = missing.body().unwrap_err();
+    assert!(matches!(error, StoreError::Untrue { .. }), "{error:?}");
+    assert!(error.to_string().contains("`m2`"), "{error}");
+}
+
+#[test]
+fn a_checkpoint_that_contradicts_itself_is_not_believed() {
+    let mut place = Place::new();
+    every_kind().into_iter().for_each(|choice| place.append(choice));
+    let state = place.follow(State::default());
+    let expected = dump(&state);
+    let changes: [fn(&mut Body); 3] = [
+        |body| *body = Body::default(),
+        |body| body.versions = Default::default(),
+        |body| body.records = Default::default(),
+    ];
+    for change in changes {
+        let mut forged = state.clone();
+        let forged_model = forged.models_mut().find(|it| it.name == model(1)).unwrap();
+        let mut body = Body::clone(&forged_model.body().unwrap());
+        change(&mut body);
+        forged_model.set_content(Content::Here(Arc::new(body)));
+        drop(place.save(&forged));
+        assert_eq!(dump(&place.load().unwrap()), expected);
+    }
 }
 
 #[test]

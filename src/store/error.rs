@@ -51,6 +51,8 @@ pub enum StoreError {
     Encoder { chunk: ChunkId },
     #[error("the checkpoint in the catalog cannot be used: {why}")]
     Checkpoint { why: String },
+    #[error("{place} says what no record of the history says: {what}")]
+    Untrue { place: &'static str, what: String },
     #[error("the catalog cannot be made")]
     Catalog(#[source] CatalogError),
 }
@@ -79,6 +81,7 @@ impl StoreError {
             | Self::Chain { .. }
             | Self::Signature { .. }
             | Self::RecordMissing { .. }
+            | Self::Untrue { .. }
             | Self::ChunkMissing { .. }
             | Self::ChunkDamaged { .. }
             | Self::ManifestMissing { .. }
