@@ -103,6 +103,7 @@ fn store(error: &StoreError) -> Errno {
         | StoreError::Chain { .. }
         | StoreError::Signature { .. }
         | StoreError::RecordMissing { .. }
+        | StoreError::Diverged { .. }
         | StoreError::ChunkMissing { .. }
         | StoreError::ChunkDamaged { .. }
         | StoreError::ManifestMissing { .. }

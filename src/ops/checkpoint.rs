@@ -29,6 +29,8 @@ struct Notes {
     saved: u64,
     due: bool,
     closing: bool,
+    /// Whether the state was found untrue: then no checkpoint is made of it (O2).
+    held: bool,
     /// The last checkpoint, as far as it is read from.
     shelf: Option<Arc<Shelf>>,
 }
@@ -63,6 +65,19 @@ impl Checkpoints {
         let mut notes = self.notes.lock();
         notes.saved = seq;
         notes.shelf = Some(Arc::clone(shelf));
+    }
+
+    /// Has none written any more until `release`.
+    pub fn hold(&self) {
+        self.notes.lock().held = true;
+    }
+
+    fn release(&self) {
+        self.notes.lock().held = false;
+    }
+
+    fn is_held(&self) -> bool {
+        self.notes.lock().held
     }
 
     fn is_due_at_close(&self, seq: u64) -> bool {
@@ -109,20 +124,32 @@ pub(super) fn open_state(store: &Store, checkpoints: &Checkpoints) -> Result<Sta
     Ok(state)
 }
 
+/// What a checkpoint holds.
+pub(super) struct Loaded {
+    pub state: State,
+    pub shelf: Arc<Shelf>,
+    /// The line of the newest record.
+    line: String,
+}
+
+/// Reads the checkpoint, if there is one.
+fn read(store: &Store) -> Result<Option<Loaded>, StoreError> {
+    let Some(checkpoint) = store.open_checkpoint()? else { return Ok(None) };
+    let (state, shelf, line) = State::load(checkpoint, store.history().clone())?;
+    if state.store() != store.config().store {
+        let why = format!("it is of the store {}", state.store());
+        return Err(StoreError::Checkpoint { why });
+    }
+    Ok(Some(Loaded { state, shelf, line }))
+}
+
 /// The state of the checkpoint, if it is one of this history.
 fn load(store: &Store, checkpoints: &Checkpoints) -> Result<Option<State>, StoreError> {
-    let Some(checkpoint) = store.open_checkpoint() else { return Ok(None) };
-    let (state, shelf, line) = match State::load(checkpoint, store.history().clone()) {
-        Ok(loaded) => loaded,
-        Err(error) => {
-            log::warn!("{error}");
-            return Ok(None);
-        }
-    };
-    if state.store() != store.config().store {
-        log::warn!("the catalog is of the store {}: reading the history", state.store());
-        return Ok(None);
-    }
+    let loaded = read(store).unwrap_or_else(|error| {
+        log::warn!("{error}; reading the history");
+        None
+    });
+    let Some(Loaded { state, shelf, line }) = loaded else { return Ok(None) };
     if !store.has_record(state.head(), line.as_bytes())? {
         return Ok(None);
     }
@@ -157,8 +184,17 @@ impl Workspace {
         }
     }
 
+    /// The checkpoint that the next start would find.
+    pub(super) fn read_checkpoint(&self) -> Result<Option<Loaded>, StoreError> {
+        read(&self.store)
+    }
+
     fn try_to_save(&self) {
-        if let Err(error) = self.save_checkpoint() {
+        if self.checkpoints.is_held() {
+            log::error!(
+                "no new checkpoint: the state is not what the history adds up to; modelfs repair"
+            );
+        } else if let Err(error) = self.save_checkpoint() {
             log::warn!("no new checkpoint, so the next start takes longer: {error}");
         }
     }
@@ -191,6 +227,8 @@ impl Workspace {
             follow(&self.store, &mut fresh)?;
             *self.state.write() = fresh;
         }
+        self.past.clear();
+        self.checkpoints.release();
         self.save_checkpoint()
     }
 }

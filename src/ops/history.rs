@@ -1,5 +1,6 @@
 //! Who did what, when; and whether the record of it is what it was.
 
+use super::audit::Untrue;
 use super::{
     Anchor, Context, HistoryOptions, HistoryReport, OpsError, SignedReport, Workspace, permit,
 };
@@ -61,7 +62,8 @@ impl Workspace {
     }
 
     /// Reads all records from their files, as what the catalog remembers proves nothing: each is chained to
-    /// the one before, those that are known to have been there are there, and the right ones are signed.
+    /// the one before, those that are known to have been there are there, the right ones are signed, and
+    /// they add up to what is shown.
     fn check_chain(
         &self,
         head: Head,
@@ -71,19 +73,27 @@ impl Workspace {
         let known: Vec<Anchor> = options.anchor.into_iter().chain([known]).collect();
         let mut seen = vec![false; known.len()];
         let mut signatures = Signatures::new(&options.keys);
-        self.store.history().replay(|line| {
+        let audit = self.audit(|line| {
             for (anchor, seen) in known.iter().zip(&mut seen) {
                 *seen |= anchor.seq == line.record.seq && anchor.digest == line.digest;
             }
             signatures.look_at(line);
-            Ok(())
         })?;
         if let Some((anchor, _)) = known.iter().zip(&seen).find(|(_, seen)| !**seen) {
             let why = "it is not the record that was written down: the end of the history was cut off, or \
                        it was written anew";
             return Err(StoreError::Chain { seq: anchor.seq, why }.into());
         }
-        Ok(signatures.answer(head.seq)?)
+        let signed = signatures.answer(head.seq)?;
+        match audit.untrue.into_iter().next() {
+            None => Ok(signed),
+            // Who may read one model need not know of others.
+            Some(Untrue { place, .. }) if options.model.is_some() => {
+                let what = "`modelfs verify` has it".to_owned();
+                Err(StoreError::Untrue { place, what }.into())
+            }
+            Some(Untrue { place, what }) => Err(StoreError::Untrue { place, what }.into()),
+        }
     }
 }
 

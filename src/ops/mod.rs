@@ -5,6 +5,7 @@
 //! Invariant O1: a change is published only after its record is durable, and then at once.
 
 mod ancestor;
+mod audit;
 mod check;
 mod checkpoint;
 mod compose;

@@ -4,11 +4,12 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
+use super::audit::{Audit, Untrue};
 use super::{Context, Damage, OpsError, Progress, VerifyOptions, VerifyReport, Workspace};
 use crate::format::ids::{ChunkId, ManifestId};
 use crate::format::manifest::Manifest;
 use crate::store::hot::Checked;
-use crate::store::{Finding, Line, PackCheck, name_of};
+use crate::store::{Finding, PackCheck, StoreError, name_of};
 
 impl Workspace {
     /// Checks the history, every manifest, every pack, and that each version has all its chunks.
@@ -21,13 +22,13 @@ impl Workspace {
         self.permit_administration(context)?;
         // First: what is sealed while we look may lie in packs that we have not listed.
         let versions = self.versions()?;
-        let expected = self.state().head().seq;
         let (_, pack_bytes) = self.store.pack_totals()?;
         progress.begin("verifying", if options.read_data { pack_bytes } else { 0 });
         let packs = self.store.check_packs(options.read_data, |bytes| progress.advance(bytes))?;
         let mut damage: Vec<Damage> = packs.findings.iter().map(from_finding).collect();
         damage.extend(self.store.check_config().iter().map(from_finding));
-        let records = self.check_history(expected, &mut damage);
+        let mut unused = Vec::new();
+        let records = self.check_history(&mut damage, &mut unused);
         let mut used = HashSet::new();
         for (manifest, references) in &versions {
             self.check_version(manifest, references, &packs, &mut used, &mut damage);
@@ -36,7 +37,7 @@ impl Workspace {
             true => self.check_hot(progress),
             false => (0, Vec::new()),
         };
-        let garbage = self.garbage(&versions, &packs, &used, &mut damage)?;
+        unused.extend(self.garbage(&versions, &packs, &used, &mut damage)?);
         Ok(VerifyReport {
             records,
             versions: versions.values().map(|references| references.len() as u64).sum(),
@@ -48,7 +49,7 @@ impl Workspace {
             hot_files,
             hot_removed,
             damage,
-            garbage,
+            garbage: unused,
         })
     }
 
@@ -87,24 +88,27 @@ impl Workspace {
         Ok(found)
     }
 
-    /// The number of records that are chained as they should be, from the files alone; `expected` were
-    /// acknowledged.
-    fn check_history(&self, expected: u64, damage: &mut Vec<Damage>) -> u64 {
+    /// The number of records that are chained as they should be, from the files alone. What is believed
+    /// without them is compared with what they add up to.
+    fn check_history(&self, damage: &mut Vec<Damage>, unused: &mut Vec<String>) -> u64 {
         let mut records = 0;
-        let count = |_: &Line| {
-            records += 1;
-            Ok(())
-        };
-        if let Err(error) = self.store.history().replay(count) {
-            let place = self.store.layout().record(records + 1);
-            let place = self.store.layout().name_of(&place);
-            damage.push(Damage { place, what: with_causes(&error), hits: Vec::new() });
-            return records;
-        }
-        if records < expected {
-            let place = self.store.layout().name_of(&self.store.layout().history());
-            let what = format!("it ends after record {records}, and had {expected}");
-            damage.push(Damage { place, what, hits: Vec::new() });
+        match self.audit(|_| records += 1) {
+            Ok(Audit { untrue, unusable }) => {
+                damage.extend(untrue.into_iter().map(|Untrue { place, what }| Damage {
+                    place: place.to_owned(),
+                    what: format!("{what}: no record says so; modelfs repair asks the history"),
+                    hits: Vec::new(),
+                }));
+                unused.extend(unusable.map(|why| format!("the checkpoint in the catalog: {why}")));
+            }
+            Err(error) => {
+                let seq = match &error {
+                    OpsError::Store(StoreError::Diverged { seq, .. }) => *seq,
+                    _ => records + 1,
+                };
+                let place = self.store.layout().name_of(&self.store.layout().record(seq));
+                damage.push(Damage { place, what: with_causes(&error), hits: Vec::new() });
+            }
         }
         records
     }

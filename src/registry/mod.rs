@@ -6,6 +6,7 @@
 //! Invariant G2: a state that was read from a checkpoint equals the one that the history makes.
 
 pub mod data;
+pub mod difference;
 pub mod index;
 pub mod model;
 pub mod shelf;

@@ -167,6 +167,14 @@ impl Model {
         }
     }
 
+    /// Whether lists of models have the same of it as of another of its name.
+    pub(super) fn is_listed_as(&self, other: &Self) -> bool {
+        let listed = |it: &Self| {
+            (it.created, it.seq, it.changed, it.latest, it.version_count, it.bytes, it.last_seq)
+        };
+        listed(self) == listed(other)
+    }
+
     /// What in a body is against the model that it is to be of, if anything: a checkpoint may say anything.
     pub(super) fn contradiction(&self, body: &Body) -> Option<&'static str> {
         let Body { versions: Versions(versions), records, .. } = body;

@@ -33,6 +33,8 @@ pub enum StoreError {
     Signature { seq: u64, why: String },
     #[error("history record {seq} is missing")]
     RecordMissing { seq: u64 },
+    #[error("history record {seq} {why}")]
+    Diverged { seq: u64, why: &'static str },
     #[error("another writer made history record {seq} first")]
     Conflict { seq: u64 },
     #[error("the record cannot be written")]
@@ -63,6 +65,19 @@ impl StoreError {
         Self::Io { action, path: path.to_owned(), source }
     }
 
+    /// A record is not there any more that was believed to be.
+    pub fn cut(seq: u64) -> Self {
+        let why = "is missing, and was there before: records were removed, or an older copy of the \
+                   history was put back";
+        Self::Diverged { seq, why }
+    }
+
+    /// A record is not the one that was believed to be there.
+    pub fn other_record(seq: u64) -> Self {
+        let why = "is not the one that was there before: the history was written anew";
+        Self::Diverged { seq, why }
+    }
+
     /// The system's own error number, where one is behind it.
     pub fn raw_errno(&self) -> Option<i32> {
         match self {
@@ -81,6 +96,7 @@ impl StoreError {
             | Self::Chain { .. }
             | Self::Signature { .. }
             | Self::RecordMissing { .. }
+            | Self::Diverged { .. }
             | Self::Untrue { .. }
             | Self::ChunkMissing { .. }
             | Self::ChunkDamaged { .. }

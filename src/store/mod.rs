@@ -185,12 +185,12 @@ impl Store {
         &self.hot
     }
 
-    /// The checkpoint, if there is one; why one cannot be used is logged.
-    pub fn open_checkpoint(&self) -> Option<Checkpoint> {
-        Checkpoint::open(self.io.clone(), &self.layout).unwrap_or_else(|error| {
-            log::warn!("{error}");
-            None
-        })
+    /// The checkpoint, if there is one.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::open`].
+    pub fn open_checkpoint(&self) -> Result<Option<Checkpoint>, StoreError> {
+        Checkpoint::open(self.io.clone(), &self.layout)
     }
 
     /// Begins a checkpoint, which takes the place of the one before when it is finished.

@@ -10,7 +10,7 @@ use crate::harness::{Bench, Mount, Output};
 /// Exit status for damaged data.
 const DAMAGED: i32 = 6;
 
-fn checkpoint(bench: &Bench) -> PathBuf {
+pub fn checkpoint(bench: &Bench) -> PathBuf {
     bench.store.join("catalog/checkpoint")
 }
 
@@ -18,14 +18,14 @@ fn record(bench: &Bench, seq: u64) -> PathBuf {
     bench.store.join(format!("history/{seq:020}.json"))
 }
 
-fn seal(bench: &Bench, model: &str, content: &str) {
+pub fn seal(bench: &Bench, model: &str, content: &str) {
     let source = bench.write(&format!("source/{model}/{content}/weights"), content);
     let source = source.parent().and_then(std::path::Path::to_str).expect("text");
     bench.cli(&["snapshot", model, source, "-m", content]).ok();
 }
 
 /// Two models, several versions, an approval, a mark, a policy.
-fn small_store() -> Bench {
+pub fn small_store() -> Bench {
     let bench = Bench::new();
     for content in ["one", "two", "three"] {
         seal(&bench, "churn", content);
@@ -38,7 +38,7 @@ fn small_store() -> Bench {
 }
 
 /// All that a store says of itself.
-fn state(bench: &Bench) -> Vec<Value> {
+pub fn state(bench: &Bench) -> Vec<Value> {
     let said = [
         &["list"][..],
         &["list", "churn"],
@@ -53,7 +53,7 @@ fn state(bench: &Bench) -> Vec<Value> {
 }
 
 /// What a start said on its log.
-fn log(found: Output) -> String {
+pub fn log(found: Output) -> String {
     found.ok().stderr
 }
 

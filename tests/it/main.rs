@@ -22,6 +22,7 @@ mod documents;
 mod draft;
 mod faults;
 mod fingerprint;
+mod forged;
 mod full;
 mod fuzz;
 mod git;

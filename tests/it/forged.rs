@@ -1,0 +1,173 @@
+//! A checkpoint that somebody edited, checks and all: what a start believes of it, `verify` does not.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use modelfs::format::checkpoint::{Section, TRAILER_BYTES, Trailer};
+use modelfs::format::names::{AliasName, VersionNumber};
+use modelfs::registry::model::{Body, Model};
+use modelfs::registry::state::State;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::checkpoint::{checkpoint, log, seal, small_store, state};
+use crate::harness::{Bench, Mount};
+
+/// Exit status for damaged data.
+const DAMAGED: i32 = 6;
+
+const POLICY: &str = "[[gate]]\nmodels = ['fraud']\naliases = ['prod']\n\
+                      rules = [{ name = 'no', expr = 'false' }]\n";
+
+/// The index as the store writes it, with the bodies that it speaks of.
+#[derive(Serialize, Deserialize)]
+struct Index {
+    state: State,
+    models: Vec<(Model, Section)>,
+    line: String,
+}
+
+/// What somebody changes.
+struct Parts {
+    state: Vec<u8>,
+    models: Vec<(Model, Vec<u8>)>,
+}
+
+/// Writes a checkpoint anew as `change` wants it, all its checks made to fit.
+fn forge(path: &Path, change: impl FnOnce(&mut Parts)) {
+    let whole = fs::read(path).expect("a checkpoint");
+    let (sections, trailer) = whole.split_last_chunk::<TRAILER_BYTES>().expect("a trailer");
+    let trailer = Trailer::parse(trailer).expect("a good trailer");
+    let plain = |section: &Section| {
+        let start = section.offset as usize;
+        let stored = &sections[start..start + section.stored_bytes as usize];
+        section.decode(stored).expect("a good section")
+    };
+    let index: Index = rmp_serde::from_slice(&plain(&trailer.index)).expect("an index");
+    let models = index.models.into_iter().map(|(model, section)| (model, plain(&section)));
+    let state = rmp_serde::to_vec_named(&index.state).expect("it was read");
+    let mut parts = Parts { state, models: models.collect() };
+    change(&mut parts);
+    let mut forged = Vec::new();
+    let mut put = |plain: &[u8]| {
+        let (section, stored) = Section::encode(forged.len() as u64, plain).expect("short");
+        forged.extend(stored);
+        section
+    };
+    let models =
+        parts.models.into_iter().map(|(model, body)| (model, put(&body))).collect::<Vec<_>>();
+    let state = rmp_serde::from_slice(&parts.state).expect("of the same form");
+    let index = Index { state, models, line: index.line };
+    let index = put(&rmp_serde::to_vec_named(&index).expect("it was read"));
+    forged.extend(Trailer { index, ..trailer }.encode());
+    fs::write(path, forged).expect("it is ours");
+}
+
+/// Puts `new` in the place of `old`, which is as long.
+fn replace(bytes: &mut [u8], old: &str, new: &str) {
+    assert_eq!(old.len(), new.len());
+    let at = bytes.windows(old.len()).position(|window| window == old.as_bytes());
+    let at = at.unwrap_or_else(|| panic!("`{old}` is in it"));
+    bytes[at..at + new.len()].copy_from_slice(new.as_bytes());
+}
+
+/// Points `churn/prod` to v3; everybody is told v2 otherwise.
+fn move_prod(parts: &mut Parts) {
+    let (model, body) = &mut parts.models[0];
+    let body: Body = rmp_serde::from_slice(body).expect("a body");
+    let version: VersionNumber = "v3".parse().expect("a number");
+    let manifest = body.versions.get(version).expect("it is there").manifest;
+    let prod = model.aliases.get_mut(&"prod".parse::<AliasName>().expect("a name"));
+    let prod = prod.expect("it is there");
+    (prod.version, prod.manifest) = (version, manifest);
+}
+
+/// As `small_store`, with a policy.
+fn store() -> Bench {
+    let bench = small_store();
+    let policy: PathBuf = bench.write("policy.toml", POLICY);
+    bench.cli(&["policy", "set", policy.to_str().expect("text")]).ok();
+    bench
+}
+
+fn prod(bench: &Bench) -> Value {
+    bench.cli_json(&["alias", "list", "churn"])["aliases"][0]["version"].clone()
+}
+
+#[test]
+fn what_was_written_into_a_checkpoint_is_found_by_who_reads_the_history() {
+    type Change = fn(&mut Parts);
+    let changes: [(Change, &str); 8] = [
+        (move_prod, "`churn/prod` is v3"),
+        (|parts| parts.models[0].0.aliases.clear(), "there is no alias `churn/prod`"),
+        (|parts| replace(&mut parts.state, "'false'", "'true '"), "the policy in force"),
+        (|parts| parts.models[1].0.access.mode = 0o777, "the access of `fraud`"),
+        (|parts| replace(&mut parts.models[0].1, "seen", "good"), "marked `churn/v2`"),
+        (|parts| replace(&mut parts.models[1].1, "drifts", "superb"), "marked `fraud/v1`"),
+        (|parts| replace(&mut parts.models[0].1, "two", "six"), "what `churn/v2` is"),
+        (|parts| drop(parts.models.pop()), "there is no model `fraud`"),
+    ];
+    let bench = store();
+    let before = state(&bench);
+    let kept = fs::read(checkpoint(&bench)).expect("a checkpoint");
+    // As it is, it is good in this form too.
+    forge(&checkpoint(&bench), |_| ());
+    bench.cli(&["verify"]).ok().says("no damage");
+    for (change, what) in changes {
+        fs::write(checkpoint(&bench), &kept).expect("it is ours");
+        forge(&checkpoint(&bench), change);
+        let forged = fs::read(checkpoint(&bench)).expect("a checkpoint");
+        bench.cli(&["verify"]).exits(DAMAGED).says("damaged: catalog/checkpoint:").says(what);
+        let said = bench.cli(&["history", "--verify"]).exits(DAMAGED).says(what);
+        said.says("no record of the history").says("modelfs repair");
+        assert!(
+            fs::read(checkpoint(&bench)).expect("a checkpoint") == forged,
+            "it is kept: {what}"
+        );
+        bench.cli(&["repair"]).ok();
+    }
+    assert_eq!(state(&bench), before);
+    bench.cli(&["verify"]).ok().says("no damage");
+}
+
+#[test]
+fn what_a_daemon_took_from_a_forged_checkpoint_is_not_carried_on_once_it_is_found() {
+    let bench = store();
+    let before = state(&bench);
+    forge(&checkpoint(&bench), move_prod);
+    let mut mount = Mount::on(bench);
+    mount.assert_link("churn/prod", "v3");
+    // The file is good again; what was read from it is not.
+    seal(&mount.bench, "fraud", "four");
+    fs::remove_file(checkpoint(&mount.bench)).expect("it is ours");
+    mount.cli(&["verify"]).exits(DAMAGED).says("what is shown now: `churn/prod` is v3");
+    mount.cli(&["history", "churn", "--verify"]).exits(DAMAGED).says("what is shown now");
+    mount.stop();
+    assert!(mount.log().contains("no new checkpoint"), "{}", mount.log());
+    assert!(!checkpoint(&mount.bench).exists());
+    mount.start();
+    mount.assert_link("churn/prod", "v2");
+    mount.stop();
+    let bench = mount.into_bench();
+    forge(&checkpoint(&bench), move_prod);
+    let mut mount = Mount::on(bench);
+    mount.assert_link("churn/prod", "v3");
+    mount.cli(&["repair"]).ok();
+    mount.assert_link("churn/prod", "v2");
+    mount.cli(&["verify"]).ok().says("no damage");
+    mount.stop();
+    assert_eq!(prod(&mount.bench), before[3]["aliases"][0]["version"]);
+}
+
+#[test]
+fn a_forged_checkpoint_that_contradicts_itself_is_read_from_the_history() {
+    let bench = store();
+    let before = state(&bench);
+    forge(&checkpoint(&bench), |parts| {
+        let (one, other) = parts.models.split_at_mut(1);
+        std::mem::swap(&mut one[0].1, &mut other[0].1);
+    });
+    let said = log(bench.cli(&["list", "churn"]));
+    assert!(said.contains("`churn`: "), "{said}");
+    assert_eq!(state(&bench), before);
+}
