@@ -10,7 +10,7 @@ use parking_lot::{Condvar, Mutex};
 use super::{OpsError, Workspace};
 use crate::registry::shelf::Shelf;
 use crate::registry::state::State;
-use crate::store::{Store, StoreError};
+use crate::store::{Checkpoint, History, Store, StoreError};
 
 /// A daemon writes a checkpoint when one record in so many is newer than the last, but not for fewer
 /// records than the first bound, and for no more than the second: then writing costs some KiB a
@@ -132,28 +132,50 @@ pub(super) struct Loaded {
     line: String,
 }
 
-/// Reads the checkpoint, if there is one.
-fn read(store: &Store) -> Result<Option<Loaded>, StoreError> {
-    let Some(checkpoint) = store.open_checkpoint()? else { return Ok(None) };
-    let (state, shelf, line) = State::load(checkpoint, store.history().clone())?;
-    if state.store() != store.config().store {
-        let why = format!("it is of the store {}", state.store());
-        return Err(StoreError::Checkpoint { why });
+impl Loaded {
+    fn read(checkpoint: Checkpoint, history: History) -> Result<Self, StoreError> {
+        let (state, shelf, line) = State::load(checkpoint, history)?;
+        Ok(Self { state, shelf, line })
     }
-    Ok(Some(Loaded { state, shelf, line }))
+
+    /// Sees to it that it is of this store.
+    fn of(self, store: &Store) -> Result<Self, StoreError> {
+        if self.state.store() == store.config().store {
+            return Ok(self);
+        }
+        let why = format!("it is of the store {}", self.state.store());
+        Err(StoreError::Checkpoint { why })
+    }
 }
 
-/// The state of the checkpoint, if it is one of this history.
+/// The state of the checkpoint, where it can be used; why it cannot is logged.
 fn load(store: &Store, checkpoints: &Checkpoints) -> Result<Option<State>, StoreError> {
-    let loaded = read(store).unwrap_or_else(|error| {
+    let pass_over = |error: StoreError| {
         log::warn!("{error}; reading the history");
-        None
-    });
-    let Some(Loaded { state, shelf, line }) = loaded else { return Ok(None) };
-    if !store.has_record(state.head(), line.as_bytes())? {
+        Ok(None)
+    };
+    let checkpoint = match store.open_checkpoint() {
+        Ok(Some(checkpoint)) => checkpoint,
+        Ok(None) => return Ok(None),
+        Err(error) => return pass_over(error),
+    };
+    let head = checkpoint.head();
+    let loaded = match Loaded::read(checkpoint, store.history().clone()) {
+        Ok(loaded) => loaded,
+        Err(error) => {
+            // Its end still tells whether records are missing.
+            store.has_record(head, b"")?;
+            return pass_over(error);
+        }
+    };
+    let Loaded { state, shelf, line } = match loaded.of(store) {
+        Ok(loaded) => loaded,
+        Err(error) => return pass_over(error),
+    };
+    if !store.has_record(head, line.as_bytes())? {
         return Ok(None);
     }
-    checkpoints.note_saved(state.head().seq, &shelf);
+    checkpoints.note_saved(head.seq, &shelf);
     Ok(Some(state))
 }
 
@@ -186,7 +208,8 @@ impl Workspace {
 
     /// The checkpoint that the next start would find.
     pub(super) fn read_checkpoint(&self) -> Result<Option<Loaded>, StoreError> {
-        read(&self.store)
+        let Some(checkpoint) = self.store.open_checkpoint()? else { return Ok(None) };
+        Loaded::read(checkpoint, self.store.history().clone())?.of(&self.store).map(Some)
     }
 
     fn try_to_save(&self) {
@@ -219,12 +242,22 @@ impl Workspace {
     }
 
     /// Makes the state anew from the history alone, and a checkpoint of it.
+    ///
+    /// # Errors
+    /// `Diverged` where records are missing that the state was made of: they are not forgotten for that.
     pub(super) fn recover_state(&self) -> Result<(), OpsError> {
         let mut fresh = State::default();
         follow(&self.store, &mut fresh)?;
         {
             let _no_change = self.committing.lock();
             follow(&self.store, &mut fresh)?;
+            let (head, there) = (self.state().head(), fresh.head());
+            if there.seq < head.seq {
+                return Err(StoreError::cut(head.seq).into());
+            }
+            if there.seq == head.seq && there != head {
+                return Err(StoreError::other_record(head.seq).into());
+            }
             *self.state.write() = fresh;
         }
         self.past.clear();

@@ -201,29 +201,18 @@ impl Store {
         CheckpointWriter::create(self.io.clone(), self.layout.clone())
     }
 
-    /// Whether the history has the record that a checkpoint goes up to, whose line was `copy`. Logs
-    /// why not.
+    /// Whether the record that a checkpoint goes up to, whose line was `copy`, is as it was; not so where it
+    /// is damaged.
     ///
     /// # Errors
-    /// As reading its file.
+    /// `Diverged` where it is not there, or is another. No crash leaves that: a record is durable before it
+    /// is in any checkpoint.
     pub fn has_record(&self, head: Head, copy: &[u8]) -> Result<bool, StoreError> {
         let seq = head.seq;
-        let Some(file) = self.history.read(seq)? else {
-            log::error!(
-                "history record {seq} is missing, and was there when the catalog was made: records \
-                 were removed, or an older copy of the history was put back; going on without them"
-            );
-            return Ok(false);
-        };
+        let Some(file) = self.history.read(seq)? else { return Err(StoreError::cut(seq)) };
         match Record::parse(&file) {
             Ok((_, digest)) if digest == head.digest => Ok(true),
-            Ok(_) => {
-                log::error!(
-                    "history record {seq} is not the one that the catalog was made of: the history \
-                     was written anew, or the catalog is of another store; reading the history"
-                );
-                Ok(false)
-            }
+            Ok(_) => Err(StoreError::other_record(seq)),
             // Then the store can go on serving, and `verify` names the file.
             Err(error) if Record::parse(copy).is_ok_and(|(_, it)| it == head.digest) => {
                 log::error!("history record {seq} is damaged: {error}; going on with a copy");

@@ -138,36 +138,91 @@ fn what_is_no_file_in_the_place_of_a_checkpoint_hinders_nobody() {
     }
 }
 
-#[test]
-fn a_tail_that_was_cut_is_told_at_the_start() {
-    let bench = small_store();
-    let newest = (1..).take_while(|seq| record(&bench, *seq).exists()).last().expect("records");
-    fs::remove_file(record(&bench, newest)).expect("a record");
-    let said = log(bench.cli(&["list"]));
-    assert!(said.contains(&format!("history record {newest} is missing")), "{said}");
-    // The history is the truth: what it does not have is not there.
-    assert!(!bench.cli(&["approvals", "fraud/v1"]).ok().stdout.contains("bad"));
-    assert!(!log(bench.cli(&["list"])).contains("missing"), "the catalog was made anew");
+/// The number of the newest record.
+fn newest(bench: &Bench) -> u64 {
+    (1..).take_while(|seq| record(bench, *seq).exists()).last().expect("records")
+}
+
+/// Nothing is answered, and nothing is changed that tells what happened.
+fn check_refused(bench: &Bench, message: &str) {
+    let kept = fs::read(checkpoint(bench)).expect("a checkpoint");
+    let point = bench.root.join("models");
+    fs::create_dir_all(&point).expect("room");
+    let commands = [
+        &["list"][..],
+        &["verify"],
+        &["history", "--verify"],
+        &["repair"],
+        &["promote", "churn/v1", "prod"],
+        &["mount", point.to_str().expect("text")],
+    ];
+    let records = newest(bench);
+    for command in commands {
+        bench.cli(command).exits(DAMAGED).says(message).says("from a backup");
+        assert!(fs::read(checkpoint(bench)).expect("it is there") == kept, "{command:?}");
+        assert_eq!(newest(bench), records, "{command:?}");
+    }
 }
 
 #[test]
-fn a_history_that_was_written_anew_is_told_at_the_start() {
+fn a_tail_that_was_cut_is_damage_and_the_checkpoint_that_tells_so_is_kept() {
     let bench = small_store();
-    let newest = (1..).take_while(|seq| record(&bench, *seq).exists()).last().expect("records");
+    let (before, last) = (state(&bench), newest(&bench));
+    let lines: Vec<Vec<u8>> =
+        (1..=last).map(|seq| fs::read(record(&bench, seq)).expect("a record")).collect();
+    for first in [last, last - 2, 2] {
+        (first..=last).for_each(|seq| fs::remove_file(record(&bench, seq)).expect("a record"));
+        check_refused(&bench, &format!("history record {last} is missing, and was there before"));
+        for (seq, line) in (1..).zip(&lines).filter(|(seq, _)| first <= *seq) {
+            fs::write(record(&bench, seq), line).expect("room");
+        }
+    }
+    assert_eq!(state(&bench), before);
+    // Who knows that they are lost says so.
+    fs::remove_file(record(&bench, last)).expect("a record");
+    fs::remove_file(checkpoint(&bench)).expect("it is ours");
+    assert!(!bench.cli(&["approvals", "fraud/v1"]).ok().stdout.contains("bad"));
+    bench.cli(&["verify"]).ok();
+}
+
+#[test]
+fn a_history_that_was_written_anew_is_damage_and_the_checkpoint_that_tells_so_is_kept() {
+    let bench = small_store();
+    let last = newest(&bench);
     let kept = fs::read(checkpoint(&bench)).expect("a checkpoint");
-    fs::remove_file(record(&bench, newest)).expect("a record");
+    fs::remove_file(record(&bench, last)).expect("a record");
+    fs::remove_file(checkpoint(&bench)).expect("it is ours");
     bench.cli(&["mark", "fraud/v1", "golden", "-m", "forged"]).ok();
     fs::write(checkpoint(&bench), kept).expect("it is ours");
-    let said = log(bench.cli(&["list"]));
-    assert!(said.contains(&format!("history record {newest} is not the one")), "{said}");
+    check_refused(&bench, &format!("history record {last} is not the one that was there before"));
+    fs::remove_file(checkpoint(&bench)).expect("it is ours");
     assert!(bench.cli(&["approvals", "fraud/v1"]).ok().stdout.contains("golden"));
+}
+
+#[test]
+fn a_tail_that_was_cut_below_a_daemon_is_damage_and_is_not_forgotten() {
+    let mut mount = Mount::on(small_store());
+    mount.cli(&["promote", "churn/v3", "prod"]).ok();
+    let last = newest(&mount.bench);
+    let line = fs::read(record(&mount.bench, last)).expect("a record");
+    fs::remove_file(record(&mount.bench, last)).expect("a record");
+    let missing = format!("history record {last} is missing");
+    mount.cli(&["verify"]).exits(DAMAGED).says(&format!("history/{last:020}.json: {missing}"));
+    mount.cli(&["history", "--verify"]).exits(DAMAGED);
+    mount.cli(&["repair"]).exits(DAMAGED).says(&missing);
+    mount.assert_link("churn/prod", "v3");
+    mount.stop();
+    fs::write(record(&mount.bench, last), line).expect("room");
+    mount.start();
+    mount.assert_link("churn/prod", "v3");
+    mount.cli(&["verify"]).ok().says("no damage");
 }
 
 #[test]
 fn a_store_whose_records_are_damaged_goes_on_serving() {
     let bench = small_store();
     let before = state(&bench);
-    let newest = (1..).take_while(|seq| record(&bench, *seq).exists()).last().expect("records");
+    let newest = newest(&bench);
     for seq in [4, newest] {
         let mut line = fs::read(record(&bench, seq)).expect("a record");
         line[20] ^= 1;
@@ -183,7 +238,7 @@ fn a_store_whose_records_are_damaged_goes_on_serving() {
 #[test]
 fn a_record_that_follows_a_gap_is_never_hidden() {
     let bench = small_store();
-    let newest = (1..).take_while(|seq| record(&bench, *seq).exists()).last().expect("records");
+    let newest = newest(&bench);
     fs::copy(record(&bench, newest), record(&bench, newest + 2)).expect("it is ours");
     let missing = format!("record {} is missing", newest + 1);
     bench.cli(&["list"]).exits(DAMAGED).says(&missing);
