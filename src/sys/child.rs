@@ -2,6 +2,7 @@
 //!
 //! Invariant P1: when `run` returns, every process of the command's group was killed, however the command
 //! ended. (One that left the group by itself goes its own way, and is not waited for.)
+//! Invariant P2: the command itself is killed where this program is, while `run` is at work.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -15,9 +16,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, getpid, getppid};
 use parking_lot::Mutex;
 
 /// How long the end of the output is waited for once the group is gone.
@@ -127,7 +129,9 @@ impl Tail {
 /// Where it cannot be started.
 pub fn run(options: &CommandOptions, begun: impl FnOnce(Interrupt)) -> io::Result<CommandReport> {
     let started = Instant::now();
-    let mut child = Command::new(&options.program)
+    let mut command = Command::new(&options.program);
+    end_with_us(&mut command);
+    let mut child = command
         .args(&options.arguments)
         .current_dir(&options.directory)
         .env_clear()
@@ -178,6 +182,18 @@ pub fn run(options: &CommandOptions, begun: impl FnOnce(Interrupt)) -> io::Resul
     });
     let (stdout, (output, output_bytes)) = (kept(&stdout).0, kept(&output));
     Ok(CommandReport { ending, duration, stdout, output, output_bytes })
+}
+
+/// Has a command killed when the thread that starts it ends (P2).
+fn end_with_us(command: &mut Command) {
+    let ours = getpid();
+    let ask = move || {
+        set_pdeathsig(Signal::SIGKILL)?;
+        // Whoever died before that has told nobody.
+        if getppid() == ours { Ok(()) } else { Err(io::Error::from(Errno::ESRCH)) }
+    };
+    // SAFETY: between fork and exec it makes two system calls, and allocates nothing.
+    unsafe { command.pre_exec(ask) };
 }
 
 /// Waits until the leader has ended, the time is up, or somebody says so; `None` for the first.

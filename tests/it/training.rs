@@ -249,6 +249,54 @@ fn a_kill_of_either_leaves_the_draft_as_it_is() {
 }
 
 #[test]
+fn only_an_interpreter_is_started_before_the_command() {
+    let workshop = Workshop::new();
+    let repository = &workshop.repository;
+    // What a program of that name would do, whichever words it is given.
+    let conda = "#!/bin/sh\nprintf '%s ' conda \"$@\" >> $STARTED\n";
+    repository.write("bin/conda", conda);
+    Output::of(Command::new("chmod").arg("+x").arg(repository.path.join("bin/conda"))).ok();
+    let lines = "if false; then conda create -y -n churn python pip; fi\necho w > $MODELFS_DRAFT/w";
+    repository.write("train.sh", lines);
+    let module = "import os; open(os.environ['STARTED'], 'a').write('platform.py ')";
+    repository.write("platform.py", module);
+    repository
+        .write("train.py", "import os; open(os.environ['MODELFS_DRAFT'] + '/w', 'w').close()");
+    let started = workshop.mount.bench.root.join("started");
+    let run = |command: &[&str]| {
+        let mut run = workshop.command(&[&["run", "--seal-on-success", "--"], command].concat());
+        let path = std::env::var("PATH").expect("text");
+        run.env("PATH", format!("{}/bin:{path}", repository.path.display()));
+        run.env("PYTHONPATH", ".").env("STARTED", &started);
+        Output::of(&mut run).ok();
+    };
+    run(&["sh", "train.sh"]);
+    run(&["python3", "train.py"]);
+    let python = workshop.metadata("v2")["environment"]["python"].clone();
+    assert!(python.as_str().is_some_and(|text| text.starts_with("3.")), "{python}");
+    assert_eq!(fs::read_to_string(&started).unwrap_or_default(), "");
+}
+
+#[test]
+fn an_interpreter_that_does_not_answer_ends_with_us() {
+    let workshop = Workshop::new();
+    let asked = workshop.mount.bench.root.join("asked");
+    workshop.repository.write("python", "#!/bin/sh\necho $$ > $ASKED\nexec sleep 1000\n");
+    let python = workshop.repository.path.join("python");
+    Output::of(Command::new("chmod").arg("+x").arg(&python)).ok();
+    let mut command = Command::new(MODELFS);
+    command.args(["run", "--", "./python", "train.py"]).current_dir(&workshop.repository.path);
+    workshop.mount.environment(&mut command);
+    let mut child = command.env("ASKED", &asked).spawn().expect("it starts");
+    let pid: u32 =
+        wait_for("the question", || fs::read_to_string(&asked).ok()?.trim().parse().ok());
+    kill(child.id(), "TERM");
+    assert_eq!(status_number(child.wait().expect("it ends")), 143);
+    let place = PathBuf::from(format!("/proc/{pid}/exe"));
+    wait_for("its end", || fs::read_link(&place).is_err().then_some(()));
+}
+
+#[test]
 fn without_a_mount_a_directory_is_sealed_and_without_git_there_is_no_source() {
     let bench = Bench::new();
     let work = bench.root.join("Fraud");

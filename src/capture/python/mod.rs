@@ -5,22 +5,26 @@
 
 mod interpreter;
 mod packages;
+mod shell;
 
 use std::path::PathBuf;
 
 use serde::Deserialize;
 
-pub use interpreter::question;
+pub use interpreter::{Question, question};
 pub use packages::{Packages, packages};
 
 /// Longest answer of an interpreter, in bytes.
 pub const ANSWER_BYTES_MAX: usize = 1 << 20;
 
-/// What prints the answer, for Python 2.7 and later.
-const SCRIPT: &str = "import json, platform, sys; print(json.dumps({\
+/// What prints the answer, for Python 2.7 and later. Modules are its own ones, whatever `platform.py` lies
+/// where it is started.
+const SCRIPT: &str = "import os, sys; path = list(sys.path); \
+                      sys.path[:] = [os.path.dirname(os.__file__)] + [it for it in path if it]; \
+                      import json, platform; print(json.dumps({\
                       'version': platform.python_version(), \
                       'implementation': platform.python_implementation(), \
-                      'executable': sys.executable, 'path': sys.path}))";
+                      'executable': sys.executable, 'path': path}))";
 
 /// What an interpreter says of itself.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use super::{Subject, program_from, value_of};
-use crate::capture::python::{self, ANSWER_BYTES_MAX, Answer};
+use super::{Subject, value_of};
+use crate::capture::python::{self, ANSWER_BYTES_MAX, Answer, Question};
 use crate::capture::record::RunRecord;
 use crate::sys::child::{self, CommandOptions, Ending};
 
@@ -18,13 +18,13 @@ pub fn record(record: &mut RunRecord, subject: &Subject<'_>) {
     let path = value_of(subject.environment, "PATH").unwrap_or_default();
     let Some(question) = python::question(subject.words, subject.directory, &path) else { return };
     let Some(answer) = ask(&question, subject) else {
-        record.note(format!("`{}` did not say which Python it is", question[0].display()));
+        record.note(format!("`{}` did not say which Python it is", question.words[0].display()));
         return;
     };
     record.put("environment", "python", answer.version());
     record.put("environment", "executable", answer.executable.clone());
     let places: Vec<PathBuf> =
-        answer.path.iter().map(|place| subject.directory.join(place)).collect();
+        answer.path.iter().map(|place| question.directory.join(place)).collect();
     let packages = python::packages(&places);
     if packages.is_cut {
         record.note("not all packages are here: there are too many");
@@ -33,12 +33,12 @@ pub fn record(record: &mut RunRecord, subject: &Subject<'_>) {
     record.put("environment", "packages", versions.collect::<Map<_, _>>());
 }
 
-fn ask(question: &[std::ffi::OsString], subject: &Subject<'_>) -> Option<Answer> {
-    let (program, arguments) = question.split_first()?;
+fn ask(question: &Question, subject: &Subject<'_>) -> Option<Answer> {
+    let (program, arguments) = question.words.split_first()?;
     let options = CommandOptions {
-        program: program_from(subject.directory, program),
+        program: program.clone(),
         arguments: arguments.to_vec(),
-        directory: subject.directory.to_owned(),
+        directory: question.directory.clone(),
         environment: subject.environment.to_vec(),
         time_max: ANSWER_TIME_MAX,
         grace: Duration::ZERO,
