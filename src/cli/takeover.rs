@@ -246,12 +246,12 @@ fn text(imported: &Imported) -> String {
 /// One version that was taken over.
 pub fn version(report: &ImportReport) -> String {
     let ImportReport { model, version, .. } = report;
-    if report.existing {
-        return format!("{model}/{version}: was taken over before\n");
-    }
     let (files, size, stored) =
         (count(report.files, "file"), bytes(report.bytes), bytes(report.stored_bytes));
-    let mut text = format!("{model}/{version}: {files}, {size}, {stored} of it new, read back\n");
+    let mut text = match report.existing {
+        true => format!("{model}/{version}: was taken over before, read back\n"),
+        false => format!("{model}/{version}: {files}, {size}, {stored} of it new, read back\n"),
+    };
     for note in &report.notes {
         text += &format!("note: {}\n", printable(note));
     }

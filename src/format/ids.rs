@@ -5,6 +5,8 @@
 //! not for people, their bytes.
 
 use std::fmt;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use serde::de::{Error as _, Visitor};
@@ -115,18 +117,21 @@ identifier! {
     DataDigest
 }
 identifier! {
-    /// Digest of files whatever they are called: BLAKE3, derived with context `modelfs content v1`, of their
-    /// digests in the order of those.
+    /// Digest of files by their places: BLAKE3, derived with context `modelfs content v1`, of each one's
+    /// place after its length (u64, little endian) and its digest, sorted by place.
     ContentDigest
 }
 
 impl ContentDigest {
-    /// The content of files with these digests, in any order.
-    pub fn of_files(digests: &[BlobDigest]) -> Self {
-        let mut sorted = digests.to_vec();
+    /// The content of files at these places, in any order.
+    pub fn of_files(files: impl IntoIterator<Item = (PathBuf, BlobDigest)>) -> Self {
+        let mut sorted: Vec<_> = files.into_iter().collect();
         sorted.sort_unstable();
         let mut hasher = blake3::Hasher::new_derive_key("modelfs content v1");
-        for digest in &sorted {
+        for (place, digest) in &sorted {
+            let place = place.as_os_str().as_bytes();
+            hasher.update(&(place.len() as u64).to_le_bytes());
+            hasher.update(place);
             hasher.update(digest.as_bytes());
         }
         Self(*hasher.finalize().as_bytes())
@@ -193,10 +198,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn content_does_not_depend_on_the_order_of_its_files() {
-        let [a, b] = ["a", "b"].map(|text| BlobDigest::of(text.as_bytes()));
-        assert_eq!(ContentDigest::of_files(&[a, b]), ContentDigest::of_files(&[b, a]));
-        assert_ne!(ContentDigest::of_files(&[a, b]), ContentDigest::of_files(&[a, a, b]));
+    fn content_does_not_depend_on_the_order_of_its_files_but_on_their_places() {
+        let of = |files: &[(&str, &str)]| {
+            let file = |(place, text): &(&str, &str)| {
+                (PathBuf::from(place), BlobDigest::of(text.as_bytes()))
+            };
+            ContentDigest::of_files(files.iter().map(file))
+        };
+        let plain = of(&[("a", "1"), ("b", "2")]);
+        assert_eq!(of(&[("b", "2"), ("a", "1")]), plain);
+        for other in [&[("a", "2"), ("b", "1")][..], &[("a", "1")], &[("a", "1"), ("c", "2")]] {
+            assert_ne!(of(other), plain, "{other:?}");
+        }
     }
 
     #[test]

@@ -118,6 +118,10 @@ pub(super) fn tree_of(files: &BTreeMap<PathBuf, FileFacts>) -> Result<SourceTree
     }
     let mut root = Directory::default();
     files.iter().for_each(|(name, facts)| root.put(name, *facts));
+    let metadata = OsStr::from_bytes(METADATA_NAME);
+    if root.directories.contains_key(metadata) {
+        return Err(unfit(Path::new(metadata), "it is a file that is made, and no directory"));
+    }
     let mut found = SourceTree::default();
     let index = found.tree.push(b"", root.modified, Node::Directory { first: 0, count: 0 });
     let mut pending = VecDeque::from([(index, PathBuf::new(), &root)]);
@@ -126,7 +130,6 @@ pub(super) fn tree_of(files: &BTreeMap<PathBuf, FileFacts>) -> Result<SourceTree
         let first = found.tree.entry_count();
         let names = directory.files.keys().chain(directory.directories.keys()).copied();
         let mut names: Vec<&OsStr> = names.collect();
-        let metadata = OsStr::from_bytes(METADATA_NAME);
         if is_root {
             found.has_user_metadata = directory.files.contains_key(metadata);
             if !found.has_user_metadata {
@@ -231,6 +234,7 @@ mod tests {
         assert!(check(&[(Path::new("a"), "x")]), "relative");
         assert!(check(&[(&a, "x"), (&a, "x")]), "twice");
         assert!(check(&[(&a, "x"), (&a, "x/y")]), "a file and a directory");
+        assert!(check(&[(&a, "metadata.json/x")]), "a directory called as what is made");
         assert!(check(&[(&link, "x")]), "a link");
         assert!(check(&[(directory.path(), "x")]), "a directory");
         assert!(check(&[(&directory.path().join("none"), "x")]), "nothing");

@@ -3,14 +3,16 @@
 //! Invariant T1: what was taken over from a place, with the content that is there now, is not taken over
 //! from there again: so an import that was cut off goes on where it was.
 
-use serde_json::Value;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 
 use super::{
     Context, ImportReport, OpsError, Progress, SnapshotOptions, SnapshotReport, Source, Workspace,
     permit,
 };
 use crate::format::ids::{BlobDigest, ManifestId};
-use crate::format::manifest::{FileEntry, Node};
+use crate::format::manifest::{FileEntry, METADATA_NAME, Manifest, Node};
 use crate::format::names::{At, ModelName, Reference, VersionNumber};
 use crate::governance::Action;
 use crate::store::StoreError;
@@ -21,38 +23,32 @@ pub const IMPORTED_FROM: &str = "imported_from";
 pub const IMPORTED_CONTENT: &str = "imported_content";
 
 impl Workspace {
-    /// Seals what is not there yet, and reads it back.
+    /// Seals what is not there yet, and reads it back in any case.
     ///
     /// # Errors
-    /// As [`Workspace::snapshot`]; `Store` where what was stored is not what was read.
+    /// As [`Workspace::snapshot`]; `Store` where what is stored is not what was read.
     pub(super) fn import(
         &self,
         context: &Context,
         options: &SnapshotOptions,
         progress: &dyn Progress,
     ) -> Result<ImportReport, OpsError> {
-        if let Some(version) = self.find_taken(context, options)? {
-            return Ok(existing(&options.model, version));
-        }
-        let SnapshotReport { model, version, files, bytes, stored_bytes, existing, notes, .. } =
-            self.snapshot(context, options, progress)?;
-        let reference = Reference { model: model.clone(), at: At::Version(version) };
+        let mut report = match self.find_taken(context, options)? {
+            Some(version) => existing(&options.model, version),
+            None => new(self.snapshot(context, options, progress)?),
+        };
+        let at = At::Version(report.version);
+        let reference = Reference { model: report.model.clone(), at };
         let id = self.resolve(context, &reference)?.manifest;
-        let (verified_files, verified_bytes) = self.read_back(id, progress)?;
-        Ok(ImportReport {
-            model,
-            version,
-            files,
-            bytes,
-            stored_bytes,
-            existing,
-            verified_files,
-            verified_bytes,
-            notes,
-        })
+        (report.verified_files, report.verified_bytes) = self.read_back(id, progress)?;
+        if report.existing {
+            report.notes.extend(self.name_taken(context, options, report.version)?);
+        }
+        Ok(report)
     }
 
-    /// The version that was taken over from the same place with the same content (T1).
+    /// The version that was taken over from the same place, if it holds what is to be taken from there (T1).
+    /// What its labels say is not believed: anybody can seal a version with any labels.
     fn find_taken(
         &self,
         context: &Context,
@@ -61,7 +57,6 @@ impl Workspace {
         let Source::Taken(taken) = &options.source else { return Ok(None) };
         let from = options.labels.get(IMPORTED_FROM);
         let (Some(content), Some(from)) = (taken.content, from) else { return Ok(None) };
-        let content = Value::String(content.to_string());
         if self.state().model(&options.model).is_none() {
             return Ok(None);
         }
@@ -69,12 +64,33 @@ impl Workspace {
         let versions = self.list_versions(context, &options.model)?;
         for version in versions.iter().rev() {
             let manifest = self.manifest(&version.manifest)?;
-            let labels = &manifest.metadata["labels"];
-            if labels[IMPORTED_FROM] == *from && labels[IMPORTED_CONTENT] == content {
+            let is_from_there = manifest.metadata["labels"][IMPORTED_FROM] == *from;
+            if is_from_there && taken.content_of(files_of(&manifest)) == content {
                 return Ok(Some(version.version));
             }
         }
         Ok(None)
+    }
+
+    /// Points the alias of a plan to a version that was there, unless somebody pointed it elsewhere since.
+    fn name_taken(
+        &self,
+        context: &Context,
+        options: &SnapshotOptions,
+        version: VersionNumber,
+    ) -> Result<Option<String>, OpsError> {
+        let Some(alias) = &options.alias else { return Ok(None) };
+        let target = {
+            let state = self.state();
+            let model = state.model(&options.model);
+            model.and_then(|model| model.aliases.get(alias)).map(|alias| alias.version)
+        };
+        let Some(target) = target else {
+            self.move_alias(context, options, version)?;
+            return Ok(None);
+        };
+        let stays = || format!("`{alias}` was moved to {target} since, and stays there");
+        Ok((target != version).then(stays))
     }
 
     /// Reads every file of a version from its packs; how many files and bytes there are.
@@ -101,6 +117,35 @@ impl Workspace {
             }
         }
         Ok((files.len() as u64, bytes))
+    }
+}
+
+/// The files of a version by their names, but for what we generated.
+fn files_of(manifest: &Manifest) -> Vec<(PathBuf, BlobDigest)> {
+    let mut files = Vec::new();
+    manifest.walk(|path, _, entry| {
+        if let Node::File(file) = &entry.node
+            && path != METADATA_NAME
+        {
+            files.push((PathBuf::from(OsStr::from_bytes(path)), file.digest));
+        }
+    });
+    files
+}
+
+fn new(report: SnapshotReport) -> ImportReport {
+    let SnapshotReport { model, version, files, bytes, stored_bytes, existing, notes, .. } = report;
+    let (verified_files, verified_bytes) = (0, 0);
+    ImportReport {
+        model,
+        version,
+        files,
+        bytes,
+        stored_bytes,
+        existing,
+        verified_files,
+        verified_bytes,
+        notes,
     }
 }
 

@@ -41,10 +41,10 @@ pub struct ImportReport {
     pub bytes: u64,
     /// What it added to the packs.
     pub stored_bytes: u64,
-    /// It had been taken over before: nothing was read.
+    /// It had been taken over before: nothing was read where it came from.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub existing: bool,
-    /// What was read back from the store and found to be what was read outside.
+    /// What was read back from the store and found to be what was read outside, now or before.
     pub verified_files: u64,
     pub verified_bytes: u64,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -1,7 +1,7 @@
 //! What a caller can ask for, as values: the same whether they come from the mount, the command
 //! line or, over the socket, from another process.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -10,7 +10,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
-use crate::format::ids::{ContentDigest, RecordDigest};
+use crate::format::ids::{BlobDigest, ContentDigest, RecordDigest};
 use crate::format::names::{AliasName, Label, ModelName, Reference};
 use crate::format::record::{CheckResult, Mark};
 use crate::format::signature::PublicKey;
@@ -43,12 +43,35 @@ impl Source {
 /// Something outside that is to become a version as it was found.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TakenSource {
+    /// What places are below; absolute.
+    pub root: PathBuf,
     /// Absolute.
     pub path: PathBuf,
     /// These files under these names, instead of all that is at `path`.
     pub files: Vec<PlacedFile>,
     /// What its files hold: anything else is not sealed.
     pub content: Option<ContentDigest>,
+}
+
+impl TakenSource {
+    /// What a version holds that was taken from here, of its files by their names in it: places are those
+    /// outside, so that a file may be called anything there.
+    pub fn content_of(
+        &self,
+        files: impl IntoIterator<Item = (PathBuf, BlobDigest)>,
+    ) -> ContentDigest {
+        let listed = self.files.iter().map(|file| (file.name.as_path(), self.place(&file.from)));
+        let places: HashMap<&Path, &Path> = listed.collect();
+        let place = |name: PathBuf| places.get(&*name).map_or(name, |place| place.to_path_buf());
+        ContentDigest::of_files(files.into_iter().map(|(name, digest)| (place(name), digest)))
+    }
+
+    fn place<'a>(&self, from: &'a Path) -> &'a Path {
+        match from.file_name() {
+            Some(name) if from == self.path => Path::new(name),
+            _ => from.strip_prefix(&self.root).unwrap_or(from),
+        }
+    }
 }
 
 /// A file with the place that it has in a version.

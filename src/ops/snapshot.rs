@@ -24,7 +24,7 @@ use super::{
     Context, OpsError, Progress, SealStatus, SnapshotOptions, SnapshotReport, Source, Workspace,
     permit, permit_access, said,
 };
-use crate::format::ids::{BlobDigest, ContentDigest, ManifestId, TreeDigest};
+use crate::format::ids::{BlobDigest, ManifestId, TreeDigest};
 use crate::format::manifest::Manifest;
 use crate::format::names::{At, ModelName, VersionNumber};
 use crate::format::record::{Op, Seal};
@@ -53,8 +53,8 @@ impl Drop for SealingGuard<'_> {
 fn check_content(source: &Source, stored: &Stored) -> Result<(), OpsError> {
     let Source::Taken(taken) = source else { return Ok(()) };
     let Some(expected) = taken.content else { return Ok(()) };
-    let digests: Vec<_> = stored.files.iter().map(|file| file.digest).collect();
-    if ContentDigest::of_files(&digests) == expected {
+    let names = stored.source.files.iter().map(|file| file.path.clone());
+    if taken.content_of(names.zip(stored.files.iter().map(|file| file.digest))) == expected {
         return Ok(());
     }
     Err(OpsError::NotAsPlanned { path: taken.path.clone() })
@@ -315,7 +315,7 @@ impl Workspace {
     }
 
     /// Moves the alias that the snapshot asks for to a version that was there.
-    fn move_alias(
+    pub(super) fn move_alias(
         &self,
         context: &Context,
         options: &SnapshotOptions,

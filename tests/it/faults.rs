@@ -211,13 +211,14 @@ fn imports(store: &Path) -> [SnapshotOptions; 2] {
         if !path.exists() {
             fs::write(&path, &bytes).unwrap();
         }
-        let content = ContentDigest::of_files(&[BlobDigest::of(&bytes)]);
+        let content = ContentDigest::of_files([(name.into(), BlobDigest::of(&bytes))]);
         let label = |key: &str, value: String| (key.to_owned(), value.into());
         let labels = [
             label(IMPORTED_FROM, path.display().to_string()),
             label(IMPORTED_CONTENT, content.to_string()),
         ];
-        let taken = TakenSource { path, files: Vec::new(), content: Some(content) };
+        let taken =
+            TakenSource { root: "/".into(), path, files: Vec::new(), content: Some(content) };
         SnapshotOptions {
             model: "taken".parse().unwrap(),
             source: Source::Taken(Box::new(taken)),

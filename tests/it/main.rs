@@ -48,6 +48,7 @@ mod semantics_draft;
 mod signing;
 mod stats;
 mod stress;
+mod taken;
 mod takeover;
 mod tamper;
 mod tensors;

@@ -10,7 +10,7 @@ use super::kinds::{Kind, Role};
 use super::names::Name;
 use super::scan::{Part, Reading, Scanned, parts_of};
 use super::units::Shape;
-use crate::format::ids::{BlobDigest, ContentDigest};
+use crate::format::ids::BlobDigest;
 use crate::format::manifest::Mtime;
 use crate::format::names::AliasName;
 
@@ -143,10 +143,6 @@ impl Candidate {
     pub fn is_part_of(&self, other: &Self) -> bool {
         let (Some(own), Some(all)) = (self.digests(), other.digests()) else { return false };
         is_part(&own, &all)
-    }
-
-    pub fn content(&self) -> Option<ContentDigest> {
-        Some(ContentDigest::of_files(&self.digests()?))
     }
 
     /// Why it cannot be taken over, a sentence each: what is wrong with its files.

@@ -17,8 +17,12 @@ use super::walk::Found;
 use crate::format::manifest::Mtime;
 use crate::format::names::AliasName;
 use crate::inspect::runs_code;
-use crate::ops::{Context, OpsError, Progress, Source};
+use crate::ops::source::Root;
+use crate::ops::{Context, MESSAGE_BYTES_MAX, OpsError, Progress, Source};
 use crate::sys::users;
+
+/// What every version has that nobody put there.
+const METADATA: &str = "metadata.json";
 
 /// Names of links that people give to what is in use.
 const ALIASES: [&str; 13] = [
@@ -84,10 +88,9 @@ impl<'a> Draft<'a> {
     fn version(&self, place: usize, common: Option<&str>, copies: &[PathBuf]) -> PlanVersion {
         let candidate = &self.candidates[place];
         let files = self.placed(candidate, common);
-        // Their bytes may be elsewhere, and their times say nothing: so its files are listed.
-        let is_kept = candidate.keeper().is_some();
+        let names: Vec<PathBuf> = files.iter().map(|file| file.name.clone()).collect();
         let (name, files) = match (candidate.shape, &files[..]) {
-            _ if is_kept => (None, files),
+            _ if self.must_list(candidate, &files) => (None, files),
             (Shape::Folder, _) => (None, Vec::new()),
             (Shape::File, [PlanFile { name, .. }]) => {
                 let own = candidate.path.file_name().map(Path::new);
@@ -97,17 +100,17 @@ impl<'a> Draft<'a> {
         };
         let noted = candidate.noted.clone();
         let message = match noted.message {
-            text if text.is_empty() => candidate.path.display().to_string(),
-            text => text,
+            text if !text.is_empty() => text,
+            _ if candidate.path == Path::new("") => self.found.root.display().to_string(),
+            _ => candidate.path.display().to_string(),
         };
         let skip = candidate.faults().into_iter().next();
-        PlanVersion {
+        let mut version = PlanVersion {
             name,
             files,
-            message,
+            message: shortened(message),
             modified: timestamp(candidate.time()),
             bytes: Some(candidate.bytes()),
-            content: candidate.content(),
             copies: copies.to_vec(),
             params: noted.params,
             metrics: noted.metrics,
@@ -115,7 +118,13 @@ impl<'a> Draft<'a> {
             alias: noted.alias,
             skip,
             ..PlanVersion::of(candidate.path.clone())
-        }
+        };
+        let contents =
+            candidate.files.iter().map(|file| Some(file.scanned.content.as_ref()?.digest));
+        let digests: Option<Vec<_>> = contents.collect();
+        let taken = version.taken(&self.found.root);
+        version.content = digests.map(|digests| taken.content_of(names.into_iter().zip(digests)));
+        version
     }
 
     /// The files of a candidate with their names in the version.
@@ -132,7 +141,28 @@ impl<'a> Draft<'a> {
             };
             PlanFile { from, name }
         };
-        candidate.files.iter().map(file).collect()
+        let mut files: Vec<PlanFile> = candidate.files.iter().map(file).collect();
+        if names_of(&files).len() < files.len() {
+            // Without what their names differ in they would be the same.
+            for (file, candidate) in files.iter_mut().zip(&candidate.files) {
+                file.name.clone_from(&candidate.reading.name);
+            }
+        }
+        let free = free_name(&files);
+        for file in &mut files {
+            if let Ok(rest) = file.name.strip_prefix(METADATA) {
+                file.name = free.components().chain(rest.components()).collect();
+            }
+        }
+        files
+    }
+
+    /// Whether the files of a candidate have to be listed: they are elsewhere, or their times say nothing; or
+    /// sealing its directory would take other files, or cannot be.
+    fn must_list(&self, candidate: &Candidate, files: &[PlanFile]) -> bool {
+        candidate.keeper().is_some()
+            || candidate.shape == Shape::Folder
+                && !is_all_of(files, &self.found.root.join(&candidate.path))
     }
 
     /// Links that people made to what is in use become aliases.
@@ -264,6 +294,26 @@ impl<'a> Draft<'a> {
     }
 }
 
+fn names_of(files: &[PlanFile]) -> BTreeSet<PathBuf> {
+    files.iter().map(|file| file.name.clone()).collect()
+}
+
+/// Whether these files, under their own names, are all that sealing a directory takes.
+fn is_all_of(files: &[PlanFile], folder: &Path) -> bool {
+    let Ok(source) = Root::open(folder).and_then(|root| root.walk()) else { return false };
+    let walked = source.files.into_iter().map(|file| file.path);
+    !source.has_user_metadata && walked.collect::<BTreeSet<_>>() == names_of(files)
+}
+
+/// What a `metadata.json` of somebody is called in a version, which has one of its own.
+fn free_name(files: &[PlanFile]) -> PathBuf {
+    let mut name = PathBuf::from(format!("original_{METADATA}"));
+    while files.iter().any(|file| file.name.starts_with(&name)) {
+        name = PathBuf::from(format!("original_{}", name.display()));
+    }
+    name
+}
+
 /// The files of a candidate under their own names.
 fn named(candidate: &Candidate) -> BTreeMap<PathBuf, &CandidateFile> {
     candidate.files.iter().map(|file| (file.reading.name.clone(), file)).collect()
@@ -284,6 +334,16 @@ fn renamed(own: &str, stem: &str, common: &str) -> String {
         }
         _ => format!("{common}{rest}"),
     }
+}
+
+/// As much of a message as a version takes.
+fn shortened(mut message: String) -> String {
+    let mut end = message.len().min(MESSAGE_BYTES_MAX);
+    while !message.is_char_boundary(end) {
+        end -= 1;
+    }
+    message.truncate(end);
+    message
 }
 
 /// A file's time for people.

@@ -19,6 +19,9 @@ use crate::ops::{PlacedFile, SnapshotOptions, Source, TakenSource};
 /// Longest text of a plan, in bytes.
 pub const PLAN_BYTES_MAX: usize = 256 << 20;
 
+/// Places of copies that become labels.
+const COPIES_MAX: usize = 100;
+
 /// What is to be taken over.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
@@ -92,8 +95,8 @@ impl PlanVersion {
         }
     }
 
-    /// The request that takes it over.
-    pub fn options(&self, root: &Path, model: &ModelName) -> SnapshotOptions {
+    /// What is taken for it.
+    pub fn taken(&self, root: &Path) -> TakenSource {
         let path = root.join(&self.path);
         let named =
             self.name.iter().map(|name| PlacedFile { from: path.clone(), name: name.clone() });
@@ -102,9 +105,16 @@ impl PlanVersion {
             .iter()
             .map(|file| PlacedFile { from: root.join(&file.from), name: file.name.clone() });
         let files = named.chain(listed).collect();
+        TakenSource { root: root.to_owned(), path, files, content: self.content }
+    }
+
+    /// The request that takes it over.
+    pub fn options(&self, root: &Path, model: &ModelName) -> SnapshotOptions {
+        let taken = self.taken(root);
+        let path = &taken.path;
         let mut labels = self.labels.clone();
         let mut label = |key: &str, value: Value| drop(labels.insert(key.to_owned(), value));
-        label(IMPORTED_FROM, json!(shown(&path)));
+        label(IMPORTED_FROM, json!(shown(path)));
         if let Some(name) = path.file_name() {
             label("original_name", json!(name.to_string_lossy()));
         }
@@ -116,9 +126,9 @@ impl PlanVersion {
         }
         if !self.copies.is_empty() {
             let copies = self.copies.iter().map(|copy| shown(&root.join(copy)));
-            label("imported_copies", copies.collect());
+            label("imported_copies", copies.take(COPIES_MAX).collect());
+            label("imported_copy_count", json!(self.copies.len()));
         }
-        let taken = TakenSource { path, files, content: self.content };
         SnapshotOptions {
             model: model.clone(),
             source: Source::Taken(Box::new(taken)),
@@ -153,7 +163,7 @@ mod tests {
         first.message = "line one\nline \\ two \u{7f}".to_owned();
         first.modified = Some("2024-03-01T10:00:00.25Z".parse().unwrap());
         first.bytes = Some(7);
-        first.content = Some(ContentDigest::of_files(&[]));
+        first.content = Some(ContentDigest::of_files([]));
         first.alias = Some("prod".parse().unwrap());
         first.copies = vec!["old/churn (1).onnx".into()];
         first.params =

@@ -1,7 +1,7 @@
 //! A plan from its text, checked, with the place of every mistake.
 
 use std::collections::{BTreeMap, HashSet};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Component, PathBuf};
 
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -166,7 +166,7 @@ impl Reader<'_> {
         let checked = check_name(name.get_ref());
         if let Err(error) = checked {
             self.faults.add(&name.span(), error.to_string());
-        } else if name.get_ref() == Path::new("metadata.json") {
+        } else if name.get_ref().starts_with("metadata.json") {
             let why = "`metadata.json` is made by modelfs: give it another name".to_owned();
             self.faults.add(&name.span(), why);
         }

@@ -1,0 +1,135 @@
+//! Taking over what is odd: labels that lie, damage, files that changed places, names that are ours.
+
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::harness::{Bench, fixtures};
+
+/// Writes a fixture's model to a path below the bench.
+fn put(bench: &Bench, path: &str, version: &str) {
+    let bytes = fs::read(fixtures().join(version).join("weights.onnx")).expect("a fixture");
+    bench.write(path, bytes);
+}
+
+fn import(bench: &Bench) -> Value {
+    bench.cli_json(&["import", "--plan", "plan.toml"])
+}
+
+/// Changes the text of the plan.
+fn edit(bench: &Bench, from: &str, to: &str) {
+    let plan = fs::read_to_string(bench.root.join("plan.toml")).expect("the plan");
+    assert!(plan.contains(from), "{from}: {plan}");
+    bench.write("plan.toml", plan.replacen(from, to, 1));
+}
+
+fn sha256_of(bench: &Bench, reference: &str) -> Value {
+    bench.cli_json(&["show", reference])["metadata"]["artifacts"][0]["sha256"].clone()
+}
+
+#[test]
+fn labels_that_say_taken_over_are_not_believed() {
+    let bench = Bench::new();
+    put(&bench, "yard/churn.onnx", "v1");
+    put(&bench, "other.onnx", "v2");
+    bench.cli(&["inventory", "yard", "--plan", "plan.toml"]).ok();
+    let plan = fs::read_to_string(bench.root.join("plan.toml")).expect("the plan");
+    let content = plan.lines().find_map(|line| line.strip_prefix("content = ")).expect("a digest");
+    let content = format!("imported_content={}", content.trim_matches('"'));
+    let from = format!("imported_from={}", bench.root.join("yard/churn.onnx").display());
+    bench.cli(&["snapshot", "churn", "other.onnx", "--label", &content, "--label", &from]).ok();
+    let taken = import(&bench);
+    assert_eq!(taken["versions"][0]["version"], "v2", "{taken}");
+    assert_ne!(sha256_of(&bench, "churn/v2"), sha256_of(&bench, "churn/v1"));
+    let again = import(&bench);
+    assert_eq!(again["versions"][0]["version"], "v2", "{again}");
+    assert_eq!(again["versions"][0]["existing"], true, "{again}");
+}
+
+#[test]
+fn what_was_taken_over_before_is_read_back_and_damage_is_told() {
+    let bench = Bench::new();
+    put(&bench, "yard/churn.onnx", "v1");
+    bench.cli(&["inventory", "yard", "--plan", "plan.toml"]).ok();
+    import(&bench);
+    let again = import(&bench);
+    assert_eq!(again["versions"][0]["verified_files"], 2, "{again}");
+    for shard in fs::read_dir(bench.store.join("packs")).expect("packs") {
+        let shard = shard.expect("an entry").path();
+        let packs = fs::read_dir(shard).expect("a directory");
+        packs.for_each(|pack| damage(&pack.expect("an entry").path()));
+    }
+    bench.cli(&["import", "--plan", "plan.toml"]).exits(6).says("churn.onnx");
+}
+
+/// Changes bytes in the middle of a file.
+fn damage(path: &Path) {
+    let file = fs::File::options().read(true).write(true).open(path).expect("a pack");
+    let middle = file.metadata().expect("a file").len() / 2;
+    let mut bytes = [0; 64];
+    file.read_exact_at(&mut bytes, middle).expect("it is longer");
+    file.write_all_at(&bytes.map(|byte| !byte), middle).expect("it is ours");
+}
+
+#[test]
+fn an_alias_that_the_plan_got_later_is_made_and_one_that_moved_stays() {
+    let bench = Bench::new();
+    put(&bench, "yard/churn_v1.onnx", "v1");
+    put(&bench, "yard/churn_v2.onnx", "v2");
+    bench.cli(&["inventory", "yard", "--plan", "plan.toml"]).ok();
+    import(&bench);
+    edit(&bench, "path = \"churn_v1.onnx\"", "path = \"churn_v1.onnx\"\nalias = \"prod\"");
+    import(&bench);
+    assert_eq!(bench.cli_json(&["show", "churn/prod"])["metadata"]["version"], "v1");
+    bench.cli(&["promote", "churn/v2", "prod"]).ok();
+    let run = bench.cli(&["import", "--plan", "plan.toml"]).ok();
+    run.says("`prod` was moved to v2 since, and stays there");
+    assert_eq!(bench.cli_json(&["show", "churn/prod"])["metadata"]["version"], "v2");
+}
+
+#[test]
+fn files_that_changed_places_are_not_what_the_plan_says() {
+    let bench = Bench::new();
+    let [a, b] = [1, 2].map(|number| format!("yard/m/model-0000{number}-of-00002.onnx"));
+    put(&bench, &a, "v1");
+    let mut bytes = fs::read(bench.root.join(&a)).expect("it is there");
+    bytes[100_000] ^= 1;
+    bench.write(&b, bytes);
+    bench.cli(&["inventory", "yard", "--plan", "plan.toml"]).ok();
+    let [a, b] = [a, b].map(|path| bench.root.join(path));
+    let between = bench.root.join("between");
+    for (from, to) in [(&a, &between), (&b, &a), (&between, &b)] {
+        fs::rename(from, to).expect("they are ours");
+    }
+    bench.cli(&["import", "--plan", "plan.toml"]).exits(5).says("is not what the plan says");
+}
+
+#[test]
+fn a_directory_with_a_metadata_json_of_any_kind_is_taken_over_whole() {
+    let bench = Bench::new();
+    for (name, text) in [("object", r#"{"a": 1}"#), ("list", "[1, 2]"), ("text", "not JSON")] {
+        put(&bench, &format!("yard/{name}/model.onnx"), "v1");
+        bench.write(&format!("yard/{name}/metadata.json"), text);
+        bench.write(&format!("yard/{name}/seed.txt"), name);
+    }
+    put(&bench, "yard/folder/model.onnx", "v2");
+    bench.write("yard/folder/metadata.json/part.json", "{}");
+    bench.cli(&["inventory", "yard", "--plan", "plan.toml"]).ok();
+    let taken = import(&bench);
+    let count = taken["versions"].as_array().expect("a list").len();
+    assert_eq!(count, 4, "{taken}");
+    let mut kept = Vec::new();
+    for version in taken["versions"].as_array().expect("a list") {
+        let text = |key: &str| version[key].as_str().expect("text").to_owned();
+        let reference = format!("{}/{}", text("model"), text("version"));
+        let directory = reference.replace('/', "-");
+        bench.cli(&["export", &reference, &directory]).ok();
+        let places = ["original_metadata.json", "original_metadata.json/part.json"];
+        let texts = places.iter().map(|it| bench.root.join(&directory).join(it));
+        kept.extend(texts.filter_map(|path| fs::read_to_string(path).ok()));
+    }
+    kept.sort();
+    assert_eq!(kept, ["[1, 2]", "not JSON", r#"{"a": 1}"#, "{}"]);
+}
