@@ -1,13 +1,13 @@
-//! One process a store: a lock file that says who holds it.
+//! One process a store: a lock file that says who holds it. And one command a directory.
 //!
 //! The kernel's lock decides, not the file's content: it goes with the process, however that ends.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::{FcntlArg, FdFlag, Flock, FlockArg, fcntl};
 
 use super::io::FILE_MODE;
 
@@ -62,6 +62,28 @@ fn read_holder(file: File) -> LockError {
     LockError::Held { pid: pid.parse().unwrap_or(0), holder: holder.to_owned() }
 }
 
+/// Held as long as this is, and as long as any process lives that was started meanwhile: they inherit it.
+#[derive(Debug)]
+pub struct DirectoryLock {
+    _file: File,
+}
+
+/// Takes a directory for a command that is about to be started; `None` where another one has it.
+///
+/// # Errors
+/// As opening it; `Unsupported` where its file system locks no directories, as NFS.
+pub fn take_directory(path: &Path) -> io::Result<Option<DirectoryLock>> {
+    let file = File::open(path)?;
+    match file.try_lock() {
+        Ok(()) => {
+            fcntl(&file, FcntlArg::F_SETFD(FdFlag::empty()))?;
+            Ok(Some(DirectoryLock { _file: file }))
+        }
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(io::Error::new(io::ErrorKind::Unsupported, error)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -79,5 +101,21 @@ mod tests {
         }
         drop(guard);
         acquire(&path, "another").unwrap();
+    }
+
+    #[test]
+    fn a_directory_is_taken_until_the_last_one_that_inherits_it_ends() {
+        let directory = tempfile::tempdir().unwrap();
+        let lock = take_directory(directory.path()).unwrap().expect("nobody has it");
+        assert!(take_directory(directory.path()).unwrap().is_none());
+        let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        drop(lock);
+        assert!(take_directory(directory.path()).unwrap().is_none(), "it goes on");
+        child.kill().unwrap();
+        child.wait().unwrap();
+        // Programs that another test started meanwhile may have it for a moment, until they begin.
+        while take_directory(directory.path()).unwrap().is_none() {
+            std::thread::yield_now();
+        }
     }
 }

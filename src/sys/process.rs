@@ -2,6 +2,7 @@
 //!
 //! They are global, so only `daemon` sets them, once, before it starts its first thread.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
@@ -92,28 +93,40 @@ pub fn is_alive(pid: u32) -> bool {
     asked != Err(nix::errno::Errno::ESRCH)
 }
 
-/// Kills every process that has this variable with this value in its environment, as all have that
-/// were started, however indirectly, by one that had; how many there were. Those of other users are not seen.
+/// Kills all processes that have this mark; how many there were.
 ///
 /// # Errors
 /// Where `/proc` cannot be listed.
-pub fn kill_marked(variable: &str, value: &str) -> io::Result<usize> {
-    let mark = format!("{variable}={value}");
+pub fn kill_marked(variable: &str, value: impl AsRef<OsStr>) -> io::Result<usize> {
+    let all = find_marked(variable, value)?;
+    let killed = all.into_iter().filter_map(|pid| i32::try_from(pid).ok()).filter(|pid| {
+        let pid = nix::unistd::Pid::from_raw(*pid);
+        nix::sys::signal::kill(pid, Signal::SIGKILL).is_ok()
+    });
+    Ok(killed.count())
+}
+
+/// The processes, without this one, that have this variable with this value in their environment, as all
+/// have that were started, however indirectly, by one that had. Those of other users are not seen.
+///
+/// # Errors
+/// Where `/proc` cannot be listed.
+pub fn find_marked(variable: &str, value: impl AsRef<OsStr>) -> io::Result<Vec<u32>> {
+    let mark = [variable.as_bytes(), b"=", value.as_ref().as_encoded_bytes()].concat();
     let own = std::process::id();
-    let mut killed = 0;
+    let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc")? {
         let entry = entry?;
         let pid = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok());
         let Some(pid) = pid.filter(|pid| *pid != own) else { continue };
         // It may have ended, or be somebody else's.
         let Ok(environment) = std::fs::read(entry.path().join("environ")) else { continue };
-        let is_marked = environment.split(|byte| *byte == 0).any(|it| it == mark.as_bytes());
-        if let Some(pid) = i32::try_from(pid).ok().filter(|_| is_marked) {
-            let pid = nix::unistd::Pid::from_raw(pid);
-            killed += usize::from(nix::sys::signal::kill(pid, Signal::SIGKILL).is_ok());
+        if environment.split(|byte| *byte == 0).any(|it| it == mark) {
+            found.push(pid);
         }
     }
-    Ok(killed)
+    found.sort_unstable();
+    Ok(found)
 }
 
 #[cfg(test)]

@@ -249,6 +249,44 @@ fn a_kill_of_either_leaves_the_draft_as_it_is() {
 }
 
 #[test]
+fn two_trainings_never_write_to_one_place() {
+    let workshop = Workshop::new();
+    let endless =
+        "echo $$ > $MODELFS_DRAFT/begun; while [ -e $MODELFS_DRAFT/begun ]; do sleep 0.01; done
+                   echo w > $MODELFS_DRAFT/weights";
+    let mut child = workshop.begun(endless);
+    let second =
+        ["run", "--add", "--seal-on-success", "--", "sh", "-c", "echo w > $MODELFS_DRAFT/x"];
+    let answer = workshop.run(&second).exits(5).says("another run writes to").says("end it: kill ");
+    child.kill().expect("it runs");
+    child.wait().expect("it ends");
+    let orphan = fs::read_to_string(workshop.draft("begun")).expect("its number");
+    assert!(answer.stderr.contains(&format!("kill {}", orphan.trim())), "{answer:?}");
+    workshop.run(&second).exits(5).says("another run writes to");
+    fs::remove_file(workshop.draft("begun")).expect("it is there");
+    // It ends by itself now, and what it left is there.
+    wait_for("its end", || (workshop.run(&second).status == 0).then_some(()));
+    let files = workshop.metadata("v1")["artifacts"].clone();
+    assert_eq!(files.as_array().map(Vec::len), Some(2), "{files}");
+    let elsewhere = [
+        "run",
+        "--output",
+        "out",
+        "--",
+        "sh",
+        "-c",
+        "sleep 1000 >/dev/null 2>&1 & echo $! > out/pid",
+    ];
+    workshop.run(&elsewhere).ok();
+    workshop.run(&elsewhere).exits(5).says("another run writes to");
+    let pid = fs::read_to_string(workshop.repository.path.join("out/pid")).expect("its number");
+    kill(pid.trim().parse().expect("a number"), "KILL");
+    wait_for("its end", || {
+        (workshop.run(&["run", "--output", "out", "--", "true"]).status == 0).then_some(())
+    });
+}
+
+#[test]
 fn only_an_interpreter_is_started_before_the_command() {
     let workshop = Workshop::new();
     let repository = &workshop.repository;

@@ -24,6 +24,8 @@ use crate::format::names::ModelName;
 use crate::ops::{Failure, FailureKind, Report, Request, SnapshotReport, Source};
 use crate::sys::child::Ending;
 use crate::sys::foreground::{self, ForegroundReport, HeldSignals};
+use crate::sys::lock::{self, DirectoryLock};
+use crate::sys::process;
 
 /// What a shell adds to the number of a signal that ended a command.
 const SIGNAL_BASE: i32 = 128;
@@ -36,6 +38,8 @@ const MESSAGE_CHARACTERS_MAX: usize = 200;
 struct Place {
     directory: PathBuf,
     source: Source,
+    /// What one training writes is not mixed with what another does, or one that outlived its `run`.
+    _lock: Option<DirectoryLock>,
 }
 
 /// What came of it, for programs.
@@ -171,10 +175,11 @@ fn model_of(root: &Path) -> Result<ModelName, Failure> {
 
 /// The draft in the mount, or the directory that was named; without what an earlier run left there.
 fn find_place(arguments: &Run, model: &ModelName, store: StorePlace<'_>) -> Result<Place, Failure> {
-    let place = match &arguments.output {
+    let (directory, source) = match &arguments.output {
         Some(directory) => output(directory)?,
         None => draft(model, store)?,
     };
+    let place = Place { _lock: take(&directory)?, directory, source };
     let is_draft = arguments.output.is_none() && !arguments.add;
     if is_draft && let Some(name) = made_in(&place.directory)? {
         let message = format!("the draft of `{model}` is not empty: it holds `{}`", name.display());
@@ -190,14 +195,34 @@ fn find_place(arguments: &Run, model: &ModelName, store: StorePlace<'_>) -> Resu
     }
 }
 
-fn output(directory: &Path) -> Result<Place, Failure> {
+/// Takes a directory until the command has ended, and all that it started. Some file systems know no locks.
+fn take(directory: &Path) -> Result<Option<DirectoryLock>, Failure> {
+    match lock::take_directory(directory) {
+        Ok(None) => {}
+        Ok(taken) => return Ok(taken),
+        Err(error) if error.kind() == io::ErrorKind::Unsupported => return Ok(None),
+        Err(error) => {
+            return Err(of_io(format!("cannot lock `{}`", directory.display()), &error));
+        }
+    }
+    let message = format!("another run writes to `{}`", directory.display());
+    let writers = process::find_marked(DRAFT_VARIABLE, directory).unwrap_or_default();
+    let writers: Vec<String> = writers.iter().map(u32::to_string).collect();
+    let hint = match writers.is_empty() {
+        true => "wait for its end".to_owned(),
+        false => format!("wait for its end, or end it: kill {}", writers.join(" ")),
+    };
+    Err(failure_with_hint(FailureKind::Busy, message, hint))
+}
+
+fn output(directory: &Path) -> Result<(PathBuf, Source), Failure> {
     let directory = config::absolute(directory).map_err(|error| of_config(&error))?;
     let made = fs::create_dir_all(&directory);
     made.map_err(|error| of_io(format!("cannot make `{}`", directory.display()), &error))?;
-    Ok(Place { source: Source::Path(directory.clone()), directory })
+    Ok((directory.clone(), Source::Path(directory)))
 }
 
-fn draft(model: &ModelName, store: StorePlace<'_>) -> Result<Place, Failure> {
+fn draft(model: &ModelName, store: StorePlace<'_>) -> Result<(PathBuf, Source), Failure> {
     let Report::Status(status) = ask(Request::Status, store)? else {
         unreachable!("the answer to `status` is one");
     };
@@ -209,7 +234,7 @@ fn draft(model: &ModelName, store: StorePlace<'_>) -> Result<Place, Failure> {
     };
     let directory = daemon.mountpoint.join(model.as_str()).join("draft");
     match fs::metadata(&directory) {
-        Ok(_) => Ok(Place { directory, source: Source::Draft { sub: None } }),
+        Ok(_) => Ok((directory, Source::Draft { sub: None })),
         Err(error) => {
             let hint = format!("mkdir {}", daemon.mountpoint.join(model.as_str()).display());
             let failed = of_io(format!("cannot reach the draft of `{model}`"), &error);

@@ -80,7 +80,7 @@ fn check(arguments: &Watch) -> Result<(), Failure> {
 /// Ends what a killed watch of this place left running.
 fn end_orphans(place: &Place) -> Result<(), Failure> {
     loop {
-        let killed = process::kill_marked(WATCH_VARIABLE, &place.mark());
+        let killed = process::kill_marked(WATCH_VARIABLE, place.mark());
         let what = "cannot look for what an earlier watch left running";
         if killed.map_err(|error| of_io(what, &error))? == 0 {
             return Ok(());
