@@ -5,7 +5,7 @@ use std::mem::MaybeUninit;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus};
 
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::{self, SigHandler, SigSet, Signal};
 use nix::unistd::Pid;
 
 use super::child::Ending;
@@ -25,12 +25,24 @@ const SIGNALS: [Signal; 7] = [
 pub struct HeldSignals(SigSet);
 
 impl HeldSignals {
-    /// Holds them back. To be called before the first thread is started, which would get them else.
+    /// Holds them back, those left out that this program was started to ignore, as `nohup` has it, and shells
+    /// for what runs in the background: the command ignores them as well. To be called before the first
+    /// thread is started, which would get them else.
     ///
     /// # Errors
-    /// Those of `pthread_sigmask`.
+    /// Those of `sigaction` and `pthread_sigmask`.
     pub fn hold() -> io::Result<Self> {
-        let set: SigSet = SIGNALS.into_iter().collect();
+        let mut set = SigSet::empty();
+        for signal in SIGNALS {
+            if signal == Signal::SIGCHLD || !is_ignored(signal)? {
+                set.add(signal);
+            }
+        }
+        if is_ignored(Signal::SIGCHLD)? {
+            // Else children would be gone before we could ask how they ended.
+            // SAFETY: no handler of ours is replaced, nor is one set.
+            unsafe { signal::signal(Signal::SIGCHLD, SigHandler::SigDfl) }?;
+        }
         set.thread_block()?;
         Ok(Self(set))
     }
@@ -63,6 +75,17 @@ impl HeldSignals {
             }
         }
     }
+}
+
+fn is_ignored(signal: Signal) -> io::Result<bool> {
+    let mut action = MaybeUninit::<libc::sigaction>::uninit();
+    // SAFETY: nothing is set; the pointer is to a local that outlives the call, which fills it or fails.
+    let asked = unsafe { libc::sigaction(signal as i32, std::ptr::null(), action.as_mut_ptr()) };
+    if asked != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: 0 says that it was filled.
+    Ok(unsafe { action.assume_init() }.sa_sigaction == libc::SIG_IGN)
 }
 
 struct Received {

@@ -221,6 +221,27 @@ fn signals_reach_the_training_and_what_was_ended_is_no_success() {
 }
 
 #[test]
+fn a_signal_that_is_ignored_from_the_start_asks_for_nothing() {
+    let workshop = Workshop::new();
+    let script = ": > $MODELFS_DRAFT/begun; while [ -e $MODELFS_DRAFT/begun ]; do sleep 0.01; done
+                  echo w > $MODELFS_DRAFT/weights";
+    for (ignored, version) in [("HUP", "v1"), ("INT", "v2"), ("CHLD", "v3")] {
+        let ours = [MODELFS, "run", "--seal-on-success", "-m", version, "--", "sh", "-c", script];
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("trap '' {ignored}; exec \"$@\""), "sh"]).args(ours);
+        command.current_dir(&workshop.repository.path).stderr(Stdio::null());
+        workshop.mount.environment(&mut command);
+        let mut child = command.spawn().expect("it starts");
+        wait_for("the training", || workshop.draft("begun").exists().then_some(()));
+        kill(child.id(), ignored);
+        fs::remove_file(workshop.draft("begun")).expect("it is there");
+        assert_eq!(status_number(child.wait().expect("it ends")), 0, "{ignored}");
+        let run = workshop.metadata(version)["run"].clone();
+        assert!(run["signals"].is_null() && run["exit_code"] == 0, "{run}");
+    }
+}
+
+#[test]
 fn a_kill_of_either_leaves_the_draft_as_it_is() {
     let workshop = Workshop::new();
     let endless = "echo $$ > $MODELFS_DRAFT/begun; echo w > $MODELFS_DRAFT/weights
