@@ -151,6 +151,21 @@ impl Drop for Session<'_> {
     }
 }
 
+/// Whether a daemon runs for the store.
+///
+/// # Errors
+/// As [`Talk::open`].
+pub fn has_daemon(store: &Path) -> Result<bool, Failure> {
+    Ok(Talk::open(store)?.is_some())
+}
+
+/// Whether a request is longer than a daemon takes.
+pub fn is_too_long(request: Request) -> bool {
+    let envelope = Envelope { protocol: PROTOCOL, ask: Ask::Verb(Box::new(request)) };
+    let written = protocol::write_line(&mut io::sink(), &envelope, REQUEST_BYTES_MAX);
+    matches!(written, Err(ProtocolError::Long { .. }))
+}
+
 enum Opened {
     Ours(Box<Workspace>),
     Locked { pid: u32, holder: String },

@@ -1,6 +1,7 @@
-//! Whether the files of a plan are still as they were found, before anything is done with them.
+//! Whether the files of a plan are still as they were found, and can be sealed, before anything is done with
+//! them.
 //!
-//! Sizes and times only: what they hold is compared while they are read.
+//! Sizes, times and kinds only: what they hold is compared while they are read.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, Metadata};
@@ -10,41 +11,63 @@ use std::path::Path;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::client::{Absent, Client};
+use super::client::{self, Absent, Client};
 use crate::format::names::{At, ModelName, Reference};
 use crate::ops::{
     Failure, FailureKind, HotLimit, IMPORTED_CONTENT, IMPORTED_FROM, NoProgress, Plan, PlanVersion,
-    Report, Request,
+    Report, Request, SnapshotOptions, check_outside,
 };
 use crate::present::table::bytes;
 
-/// A version whose files are not as they were.
-pub struct Changed {
+/// A version that cannot be taken over.
+pub struct Refused {
     /// Its place among those that were asked about.
     pub index: usize,
+    /// `Busy` where its files are not as they were.
+    pub kind: FailureKind,
     pub why: String,
 }
 
-/// Which versions are not as they were, in their order. What was taken over before is as it was then.
+/// Which versions cannot be taken over, in their order. What was taken over before is as it was then.
 ///
 /// # Errors
 /// Where the store cannot be asked what was.
-pub fn changed(
+pub fn refused(
     plan: &Plan,
     wanted: &[(&ModelName, &PlanVersion)],
     store: &Path,
-) -> Result<Vec<Changed>, Failure> {
+) -> Result<Vec<Refused>, Failure> {
     let mut taken = Taken { store, models: HashMap::new() };
-    let mut changed = Vec::new();
+    let has_daemon = client::has_daemon(store)?;
+    let mut refused = Vec::new();
     for (index, (model, version)) in wanted.iter().enumerate() {
-        if let Some(why) = change_of(&plan.root, version)
+        let change = change_of(&plan.root, version);
+        let change = change.map(|why| (FailureKind::Busy, why));
+        let unfit = || unfit(version.options(&plan.root, model), has_daemon);
+        if let Some((kind, why)) = change.or_else(unfit)
             && !taken.has(plan, model, version)?
         {
-            let why = format!("`{}` {why}", version.path.display());
-            changed.push(Changed { index, why });
+            let path = match version.path.as_os_str().is_empty() {
+                true => &plan.root,
+                false => &version.path,
+            };
+            let why = format!("`{}` {why}", path.display());
+            refused.push(Refused { index, kind, why });
         }
     }
-    Ok(changed)
+    Ok(refused)
+}
+
+/// Why a version cannot be sealed as it is.
+fn unfit(options: SnapshotOptions, has_daemon: bool) -> Option<(FailureKind, String)> {
+    if let Err(error) = check_outside(&options) {
+        let failure = Failure::from(&error);
+        let reasons: Vec<String> = [failure.message].into_iter().chain(failure.because).collect();
+        return Some((failure.kind, format!("cannot be taken over: {}", reasons.join(": "))));
+    }
+    let is_long = has_daemon && client::is_too_long(Request::Import(options));
+    let why = "lists more than a daemon takes at a time: take it over without one, or in parts";
+    is_long.then(|| (FailureKind::Usage, why.to_owned()))
 }
 
 /// What is other than the plan says.

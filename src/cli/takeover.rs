@@ -11,7 +11,7 @@ use super::client::{Session, StorePlace};
 use super::failure::{failure_with_hint, of_io};
 use super::mount::Shown;
 use super::progress::Bar;
-use super::sources::{self, Changed};
+use super::sources::{self, Refused};
 use super::{config, print};
 use crate::format::names::ModelName;
 use crate::ops::{
@@ -101,8 +101,8 @@ struct Left {
 /// Takes over what a plan says.
 ///
 /// # Errors
-/// `Usage` for a plan with mistakes, `Busy` for files that changed, before anything is done; else those of
-/// the version at which it stopped.
+/// `Usage` for a plan with mistakes, `Busy` for files that changed, and those of versions that cannot be
+/// sealed, before anything is done; else those of the version at which it stopped.
 pub fn import(import: &args::Import, store: StorePlace<'_>, shown: Shown) -> Result<(), Failure> {
     let plan = read_plan(&import.plan)?;
     let mut wanted = Vec::new();
@@ -115,11 +115,11 @@ pub fn import(import: &args::Import, store: StorePlace<'_>, shown: Shown) -> Res
             }
         }
     }
-    let changed = sources::changed(&plan, &wanted, store.directory)?;
-    if !changed.is_empty() && !import.skip_changed {
-        return Err(refuse_changed(&changed));
+    let refused = sources::refused(&plan, &wanted, store.directory)?;
+    if !refused.is_empty() && !import.skip_changed {
+        return Err(refuse(&refused));
     }
-    for Changed { index, why } in changed.iter().rev() {
+    for Refused { index, why, .. } in refused.iter().rev() {
         let (model, version) = wanted.remove(*index);
         imported.skipped.push(left(model, version, why));
     }
@@ -156,19 +156,26 @@ fn read_plan(path: &Path) -> Result<Plan, Failure> {
     })
 }
 
-fn refuse_changed(changed: &[Changed]) -> Failure {
-    let told = changed.iter().take(TOLD_MAX).map(|it| it.why.clone());
-    let more = changed.len().saturating_sub(TOLD_MAX);
+fn refuse(refused: &[Refused]) -> Failure {
+    let told = refused.iter().take(TOLD_MAX).map(|it| it.why.clone());
+    let more = refused.len().saturating_sub(TOLD_MAX);
     let more = (0 < more).then(|| format!("and {more} more"));
-    let count = count(changed.len() as u64, "version");
-    Failure {
-        because: told.chain(more).collect(),
-        ..failure_with_hint(
+    let count = count(refused.len() as u64, "version");
+    let unfit = refused.iter().find(|it| it.kind != FailureKind::Busy);
+    let (kind, what, hint) = match unfit {
+        None => (
             FailureKind::Busy,
-            format!("{count} changed since the plan was made: nothing was done"),
+            "changed since the plan was made",
             "make the plan anew, or leave them out with --skip-changed",
-        )
-    }
+        ),
+        Some(unfit) => (
+            unfit.kind,
+            "cannot be taken over as they are",
+            "say `skip` in the plan, or leave them out with --skip-changed",
+        ),
+    };
+    let message = format!("{count} {what}: nothing was done");
+    Failure { because: told.chain(more).collect(), ..failure_with_hint(kind, message, hint) }
 }
 
 /// Takes versions over, one after the other.

@@ -450,7 +450,7 @@ impl Read for Interruptible<'_> {
 }
 
 /// The draft's own `metadata.json`, which must be a JSON object.
-fn read_user_metadata(open: &mut OpenFile<'_>) -> Result<Map<String, Value>, OpsError> {
+pub(super) fn read_user_metadata(open: &mut OpenFile<'_>) -> Result<Map<String, Value>, OpsError> {
     let path = Path::new("metadata.json");
     let unfit = |why: String| OpsError::Unfit { path: path.to_owned(), why };
     let failed = |e| OpsError::file("read", path, e);

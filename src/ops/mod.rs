@@ -80,7 +80,7 @@ pub use policy::check_policy;
 pub use report::*;
 pub use request::*;
 pub use retarget::{Must, Wish};
-pub use snapshot::MESSAGE_BYTES_MAX;
+pub use snapshot::{MESSAGE_BYTES_MAX, check_outside};
 pub use takeover::*;
 
 use checkpoint::Checkpoints;

@@ -5,7 +5,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{OpsError, Provenance, SnapshotOptions};
+use super::{MESSAGE_BYTES_MAX, OpsError, Provenance, SnapshotOptions};
 use crate::capture::{Found, redact};
 use crate::format::ids::TreeDigest;
 use crate::format::metadata::{CAPTURE, DECLARABLE};
@@ -39,6 +39,10 @@ type Members = Map<String, Value>;
 /// # Errors
 /// `Option` that names the member.
 pub(super) fn check(options: &SnapshotOptions) -> Result<(), OpsError> {
+    if MESSAGE_BYTES_MAX < options.message.len() {
+        let why = format!("{} bytes, at most {MESSAGE_BYTES_MAX}", options.message.len());
+        return Err(OpsError::Option { what: "the message", why });
+    }
     let wrong = |why| OpsError::Option { what: "the metadata of the version", why };
     let (mut bytes_all, mut largest) = (0, (0, String::new()));
     for (name, value) in declared(options).into_iter().chain(captured(options)) {

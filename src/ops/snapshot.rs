@@ -15,7 +15,9 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde_json::Value;
 
-use super::contents::{OpenFile, Sealing, Stored, Tracked, once_closed, put_whole};
+use super::contents::{
+    OpenFile, Sealing, Stored, Tracked, once_closed, put_whole, read_user_metadata,
+};
 use super::gate::{Newcomer, new_access};
 use super::metadata::{self, Facts};
 use super::retarget::{Must, Wish};
@@ -60,6 +62,48 @@ fn check_content(source: &Source, stored: &Stored) -> Result<(), OpsError> {
     Err(OpsError::NotAsPlanned { path: taken.path.clone() })
 }
 
+/// Looks whether what is outside can be sealed: what is there, and what is said of it. What its files hold is
+/// not looked at.
+///
+/// # Errors
+/// As sealing it.
+pub fn check_outside(options: &SnapshotOptions) -> Result<(), OpsError> {
+    said::check(options)?;
+    let look = || {
+        let root = Root::outside(&options.source)?;
+        let source = root.walk()?;
+        check_any(options, &source)?;
+        if source.has_user_metadata {
+            read_user_metadata(&mut |path| root.open_file(path))?;
+        }
+        Ok(())
+    };
+    look().map_err(|error| about_outside(error, &options.source))
+}
+
+/// Sees to it that there is something to seal.
+fn check_any(options: &SnapshotOptions, source: &SourceTree) -> Result<(), OpsError> {
+    if 2 < source.tree.entry_count() {
+        return Ok(());
+    }
+    let what = match options.source.outside() {
+        None => "the draft".to_owned(),
+        Some((path, _)) => format!("`{}`", path.display()),
+    };
+    Err(OpsError::Empty { model: options.model.clone(), what })
+}
+
+/// The same error with the paths that it names in full.
+fn about_outside(error: OpsError, source: &Source) -> OpsError {
+    let (path, files) = source.outside().expect("it is no draft");
+    let is_directory = std::fs::metadata(path).is_ok_and(|found| found.is_dir());
+    let base = if is_directory { Some(path) } else { path.parent() };
+    match files {
+        [] => error.below(base.unwrap_or(path)),
+        files => error.about_files(files),
+    }
+}
+
 impl Workspace {
     /// Seals a version. Same content and same metadata as before: the version that is there.
     ///
@@ -71,10 +115,6 @@ impl Workspace {
         options: &SnapshotOptions,
         progress: &dyn Progress,
     ) -> Result<SnapshotReport, OpsError> {
-        if MESSAGE_BYTES_MAX < options.message.len() {
-            let why = format!("{} bytes, at most {MESSAGE_BYTES_MAX}", options.message.len());
-            return Err(OpsError::Option { what: "the message", why });
-        }
         said::check(options)?;
         self.permit_snapshot(context, options)?;
         self.permit_or_record(context, &options.model, &Power::Snapshot)?;
@@ -91,14 +131,8 @@ impl Workspace {
                 .snapshot_draft(context, options, sub, &tracked)
                 .map_err(|e| e.below(&base));
         }
-        let (path, files) = options.source.outside().expect("it is no draft");
         let sealed = self.snapshot_outside(context, options, &tracked);
-        let is_directory = std::fs::metadata(path).is_ok_and(|found| found.is_dir());
-        let base = if is_directory { Some(path) } else { path.parent() };
-        sealed.map_err(|error| match files {
-            [] => error.below(base.unwrap_or(path)),
-            files => error.about_files(files),
-        })
+        sealed.map_err(|error| about_outside(error, &options.source))
     }
 
     /// A path outside may be sealed into a model that is still to be made.
@@ -260,13 +294,7 @@ impl Workspace {
         frozen: Option<FrozenDraft>,
         progress: &Tracked<'_>,
     ) -> Result<SnapshotReport, OpsError> {
-        if source.tree.entry_count() <= 2 {
-            let what = match options.source.outside() {
-                None => "the draft".to_owned(),
-                Some((path, _)) => format!("`{}`", path.display()),
-            };
-            return Err(OpsError::Empty { model: options.model.clone(), what });
-        }
+        check_any(options, &source)?;
         *progress.sealing.total.lock() = (source.bytes, source.files.len() as u64);
         progress.begin("sealing", source.bytes);
         self.give_way(source.bytes);

@@ -3,10 +3,11 @@
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::process::Command;
 
 use serde_json::Value;
 
-use crate::harness::{Bench, fixtures};
+use crate::harness::{Bench, Mount, fixtures};
 
 /// Writes a fixture's model to a path below the bench.
 fn put(bench: &Bench, path: &str, version: &str) {
@@ -132,4 +133,112 @@ fn a_directory_with_a_metadata_json_of_any_kind_is_taken_over_whole() {
     }
     kept.sort();
     assert_eq!(kept, ["[1, 2]", "not JSON", r#"{"a": 1}"#, "{}"]);
+}
+
+/// Names of the models that a plan would make, and what it leaves out with the reason.
+fn planned(bench: &Bench) -> (Vec<String>, Vec<(String, String)>) {
+    let report = bench.cli_json(&["import", "--plan", "plan.toml", "--dry-run"]);
+    let text = |value: &Value| value.as_str().expect("text").to_owned();
+    let list = |key: &str| report[key].as_array().expect("a list").clone();
+    let planned = list("planned").iter().map(|it| text(&it["path"])).collect();
+    let skipped = list("skipped").iter().map(|it| (text(&it["path"]), text(&it["why"]))).collect();
+    (planned, skipped)
+}
+
+fn make_fifo(path: &Path) {
+    let made = Command::new("mkfifo").arg(path).status().expect("mkfifo runs");
+    assert!(made.success());
+}
+
+#[test]
+fn what_no_version_can_hold_is_left_out_and_what_is_behind_it_gets_in() {
+    let bench = Bench::new();
+    for name in ["a_pipe", "b_link", "c_whole"] {
+        put(&bench, &format!("yard/{name}/{name}.onnx"), "v1");
+        bench.write(&format!("yard/{name}/seed.txt"), name);
+    }
+    make_fifo(&bench.root.join("yard/a_pipe/pipe"));
+    let link = bench.root.join("yard/b_link/vocabulary.txt");
+    std::os::unix::fs::symlink("/etc/passwd", link).expect("ours");
+    let report = bench.cli_json(&["inventory", "yard", "--plan", "plan.toml"]);
+    assert!(report["broken_bytes"].as_u64().expect("a number") > 400_000, "{report}");
+    let (taken, skipped) = planned(&bench);
+    assert_eq!(taken, ["c_whole"]);
+    let [(a, fifo), (b, link)] = &skipped[..] else { panic!("{skipped:?}") };
+    assert_eq!([a, b], ["a_pipe", "b_link"]);
+    assert!(fifo.contains("`pipe`: it is a fifo"), "{fifo}");
+    assert!(link.contains("`vocabulary.txt`: "), "{link}");
+    let taken = import(&bench);
+    let model = taken["versions"][0]["model"].as_str().expect("text");
+    // What came after the inventory is seen before anything is done.
+    bench.write("yard/c_whole/seed.txt", "c_other");
+    edit(&bench, &format!("name = \"{model}\""), "name = \"other\"");
+    make_fifo(&bench.root.join("yard/c_whole/late"));
+    let refused = bench.cli(&["import", "--plan", "plan.toml", "--dry-run"]).exits(1);
+    refused.says("c_whole/late`: it is a fifo").says("nothing was done");
+    bench.cli(&["import", "--plan", "plan.toml", "--skip-changed"]).ok().says("left out c_whole");
+}
+
+#[test]
+fn a_plan_that_says_too_much_or_twice_the_same_does_nothing() {
+    let bench = Bench::new();
+    put(&bench, "yard/churn.onnx", "v1");
+    let check = |rest: &str, expected: &str| {
+        let root = bench.root.join("yard");
+        let head = format!("root = {root:?}\n[[model]]\nname = \"m\"\n[[model.version]]\n");
+        bench.write("plan.toml", format!("{head}path = \"churn.onnx\"\n{rest}\n"));
+        bench
+            .cli(&["import", "--plan", "plan.toml"])
+            .exits(2)
+            .says(expected)
+            .says("nothing was done");
+        assert!(!bench.store.exists(), "{expected}");
+    };
+    let long = |bytes: usize| "x".repeat(bytes);
+    check(&format!("message = \"{}\"", long(65_537)), "line 5, column 8: the message");
+    let label = format!("labels = {{ a = \"{}\" }}", long(1 << 20));
+    check(&label, "line 5, column 8: the metadata of the version");
+    let file = |name: &str| format!("{{ from = \"churn.onnx\", as = \"{name}\" }}");
+    let both = format!("files = [{}, {}]", file("a"), file("a/b"));
+    check(&both, "it is a file and a directory");
+    check(&format!("files = [{}]", file("")), "a plain path below it");
+    check(&format!("files = [{}]", file("metadata.json/a")), "give it another name");
+}
+
+#[test]
+fn a_directory_that_is_itself_a_model_is_taken_over() {
+    let bench = Bench::new();
+    put(&bench, "yard/model.onnx", "v1");
+    bench.write("yard/config.json", "{}");
+    bench.cli(&["inventory", "yard", "--plan", "plan.toml"]).ok();
+    let taken = import(&bench);
+    assert_eq!(taken["versions"][0]["files"], 2, "{taken}");
+    let again = import(&bench);
+    assert_eq!(again["versions"][0]["existing"], true, "{again}");
+    let model = taken["versions"][0]["model"].as_str().expect("text");
+    let shown = bench.cli_json(&["show", &format!("{model}/v1")]);
+    let root = bench.root.join("yard").display().to_string();
+    let labels = &shown["metadata"]["labels"];
+    assert_eq!(
+        (&labels["imported_from"], &labels["original_name"]),
+        (&root.into(), &"yard".into())
+    );
+}
+
+#[test]
+fn more_files_than_a_daemon_takes_are_told_before_anything_is_done() {
+    let mount = Mount::new();
+    mount.bench.write("yard/a.bin", "a");
+    put(&mount.bench, "yard/b.onnx", "v1");
+    let file = |number: u32| format!("{{ from = \"a.bin\", as = \"{number}\" }},");
+    let files: String = (0..20_000).map(file).collect();
+    let plan = format!(
+        "root = {:?}\n[[model]]\nname = \"b\"\n[[model.version]]\npath = \"b.onnx\"\n\
+         [[model]]\nname = \"a\"\n[[model.version]]\npath = \"a.bin\"\nfiles = [{files}]\n",
+        mount.bench.root.join("yard"),
+    );
+    mount.bench.write("plan.toml", plan);
+    let refused = mount.cli(&["import", "--plan", "plan.toml"]).exits(2);
+    refused.says("`a.bin` lists more than a daemon takes at a time").says("nothing was done");
+    assert!(!mount.path("b").exists());
 }

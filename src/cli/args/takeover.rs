@@ -30,8 +30,8 @@ pub struct Inventory {
 /// Take over what a plan says: each version is sealed and read back
 ///
 /// What was taken over before is not taken again, so an import that was cut off goes on where it was. The plan
-/// is checked before anything is done, and so is whether its files are still as they were found. Dates, names
-/// and places are kept as labels; the files are left as they are.
+/// is checked before anything is done, and so is whether its files are still as they were found and can be
+/// sealed. Dates, names and places are kept as labels; the files are left as they are.
 #[derive(Args, Debug, PartialEq)]
 #[command(after_help = "Examples:
   modelfs import --plan plan.toml --dry-run
@@ -43,7 +43,7 @@ pub struct Import {
     /// Check the plan and its files, and say what would be done
     #[arg(long)]
     pub dry_run: bool,
-    /// Leave out versions whose files changed since the plan was made
+    /// Leave out versions whose files changed since the plan was made, or cannot be sealed
     #[arg(long)]
     pub skip_changed: bool,
 }

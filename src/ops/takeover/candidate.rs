@@ -1,6 +1,6 @@
 //! A model that was found: what is known of it before it is part of a family.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -13,9 +13,13 @@ use super::units::Shape;
 use crate::format::ids::BlobDigest;
 use crate::format::manifest::Mtime;
 use crate::format::names::AliasName;
+use crate::ops::source::Root;
 
 /// A part that is in more models than this says nothing about two of them.
 const SHARERS_MAX: usize = 200;
+
+/// What every version has that nobody put there.
+pub(super) const METADATA: &str = "metadata.json";
 
 /// What is wrong with a name that is no text.
 const NOT_TEXT: &str = "its name is not UTF-8, which a plan has to be";
@@ -58,6 +62,10 @@ pub(super) struct Candidate {
     pub uid: u32,
     pub noted: Noted,
     pub parts: Vec<Part>,
+    /// Sealing its directory would take other files than these, so they have to be listed.
+    pub is_listed: bool,
+    /// Why its directory cannot be sealed.
+    unfit: Option<String>,
 }
 
 impl Candidate {
@@ -76,7 +84,8 @@ impl Candidate {
         let modified = times.max_by_key(|time| (time.seconds, time.nanos));
         let (modified, uid) = (modified.unwrap_or_default(), main.reading.uid);
         let (name, noted) = (Name::of_path(&path), Noted::default());
-        Self { path, shape, files, name, modified, uid, noted, parts }
+        let (is_listed, unfit) = (false, None);
+        Self { path, shape, files, name, modified, uid, noted, parts, is_listed, unfit }
     }
 
     /// A state that a tool kept; what its files hold is `scanned`.
@@ -88,6 +97,25 @@ impl Candidate {
             false => (past.path.parent().unwrap_or(Path::new("")).to_owned(), Shape::File),
         };
         Self { noted: past.noted, ..Self::new(place, shape, files) }
+    }
+
+    /// Looks at what sealing its directory would take; `root` is the folder that is looked through.
+    pub fn look(&mut self, root: &Path) {
+        if self.shape != Shape::Folder {
+            return;
+        }
+        let own: BTreeSet<&Path> = self.files.iter().map(|file| &*file.reading.name).collect();
+        if own.iter().any(|name| name.starts_with(METADATA)) {
+            self.is_listed = true;
+            return;
+        }
+        match Root::open(&root.join(&self.path)).and_then(|folder| folder.walk()) {
+            Ok(walked) => {
+                let walked = walked.files.iter().map(|file| &*file.path);
+                self.is_listed = walked.collect::<BTreeSet<_>>() != own;
+            }
+            Err(error) => self.unfit = Some(error.to_string()),
+        }
     }
 
     /// When it was made, as far as is known.
@@ -155,7 +183,7 @@ impl Candidate {
             })
         });
         let nameless = self.path.to_str().is_none().then(|| NOT_TEXT.to_owned());
-        told.chain(nameless).collect()
+        told.chain(nameless).chain(self.unfit.clone()).collect()
     }
 
     /// What loading it would call that no model needs.

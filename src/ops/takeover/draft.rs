@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
-use super::candidate::{Candidate, CandidateFile};
+use super::candidate::{Candidate, CandidateFile, METADATA};
 use super::estimate::{Estimate, Planned, SAMPLE_BYTES, estimate};
 use super::families::{Families, Family};
 use super::names::without_end;
@@ -17,12 +17,8 @@ use super::walk::Found;
 use crate::format::manifest::Mtime;
 use crate::format::names::AliasName;
 use crate::inspect::runs_code;
-use crate::ops::source::Root;
 use crate::ops::{Context, MESSAGE_BYTES_MAX, OpsError, Progress, Source};
 use crate::sys::users;
-
-/// What every version has that nobody put there.
-const METADATA: &str = "metadata.json";
 
 /// Names of links that people give to what is in use.
 const ALIASES: [&str; 13] = [
@@ -90,7 +86,8 @@ impl<'a> Draft<'a> {
         let files = self.placed(candidate, common);
         let names: Vec<PathBuf> = files.iter().map(|file| file.name.clone()).collect();
         let (name, files) = match (candidate.shape, &files[..]) {
-            _ if self.must_list(candidate, &files) => (None, files),
+            // Their bytes may be elsewhere, and their times say nothing.
+            _ if candidate.keeper().is_some() || candidate.is_listed => (None, files),
             (Shape::Folder, _) => (None, Vec::new()),
             (Shape::File, [PlanFile { name, .. }]) => {
                 let own = candidate.path.file_name().map(Path::new);
@@ -142,7 +139,8 @@ impl<'a> Draft<'a> {
             PlanFile { from, name }
         };
         let mut files: Vec<PlanFile> = candidate.files.iter().map(file).collect();
-        if names_of(&files).len() < files.len() {
+        let names: BTreeSet<&Path> = files.iter().map(|file| &*file.name).collect();
+        if names.len() < files.len() {
             // Without what their names differ in they would be the same.
             for (file, candidate) in files.iter_mut().zip(&candidate.files) {
                 file.name.clone_from(&candidate.reading.name);
@@ -155,14 +153,6 @@ impl<'a> Draft<'a> {
             }
         }
         files
-    }
-
-    /// Whether the files of a candidate have to be listed: they are elsewhere, or their times say nothing; or
-    /// sealing its directory would take other files, or cannot be.
-    fn must_list(&self, candidate: &Candidate, files: &[PlanFile]) -> bool {
-        candidate.keeper().is_some()
-            || candidate.shape == Shape::Folder
-                && !is_all_of(files, &self.found.root.join(&candidate.path))
     }
 
     /// Links that people made to what is in use become aliases.
@@ -292,17 +282,6 @@ impl<'a> Draft<'a> {
             kept_by: candidate.keeper().map(|it| it.word().to_owned()),
         }
     }
-}
-
-fn names_of(files: &[PlanFile]) -> BTreeSet<PathBuf> {
-    files.iter().map(|file| file.name.clone()).collect()
-}
-
-/// Whether these files, under their own names, are all that sealing a directory takes.
-fn is_all_of(files: &[PlanFile], folder: &Path) -> bool {
-    let Ok(source) = Root::open(folder).and_then(|root| root.walk()) else { return false };
-    let walked = source.files.into_iter().map(|file| file.path);
-    !source.has_user_metadata && walked.collect::<BTreeSet<_>>() == names_of(files)
 }
 
 /// What a `metadata.json` of somebody is called in a version, which has one of its own.

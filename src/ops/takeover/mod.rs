@@ -56,7 +56,9 @@ pub fn inventory(
             reading: reading_of(&found, &kinds, unit, *file),
             scanned: scanned.remove(file).expect("every file of a unit was read"),
         });
-        candidates.push(Candidate::new(found.path(unit.folder), unit.shape, files.collect()));
+        let mut candidate = Candidate::new(found.path(unit.folder), unit.shape, files.collect());
+        candidate.look(root);
+        candidates.push(candidate);
     }
     kept::note_runs(&found, &mut candidates);
     add_past(&mut candidates, past, progress);

@@ -97,7 +97,8 @@ impl PlanVersion {
 
     /// What is taken for it.
     pub fn taken(&self, root: &Path) -> TakenSource {
-        let path = root.join(&self.path);
+        // The root itself may be one: without a slash behind it.
+        let path: PathBuf = root.join(&self.path).components().collect();
         let named =
             self.name.iter().map(|name| PlacedFile { from: path.clone(), name: name.clone() });
         let listed = self

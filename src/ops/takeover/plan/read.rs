@@ -1,7 +1,8 @@
 //! A plan from its text, checked, with the place of every mistake.
 
 use std::collections::{BTreeMap, HashSet};
-use std::path::{Component, PathBuf};
+use std::ops::Range;
+use std::path::{Component, Path, PathBuf};
 
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -10,8 +11,10 @@ use toml::Spanned;
 use toml::value::Datetime;
 
 use super::{PLAN_BYTES_MAX, Plan, PlanFile, PlanModel, PlanVersion};
+use crate::format::names::ModelName;
 use crate::governance::{Fault, Faults};
-use crate::ops::compose::check_name;
+use crate::ops::compose::{FileFacts, check_name, tree_of};
+use crate::ops::said;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -73,22 +76,24 @@ impl Plan {
         }
         let parsed: Text = toml::from_str(text).map_err(|e| vec![Fault::of_toml(text, &e)])?;
         let mut reader = Reader { faults: Faults::of(text), paths: HashSet::new() };
-        if !parsed.root.get_ref().is_absolute() {
-            reader
-                .faults
-                .add(&parsed.root.span(), "the root has to be an absolute path".to_owned());
+        let root = parsed.root.get_ref();
+        if !root.is_absolute() {
+            let why = "the root has to be an absolute path".to_owned();
+            reader.faults.add(&parsed.root.span(), why);
         }
         let mut names = HashSet::new();
         let mut models = Vec::new();
         for ModelText { name, version } in parsed.model {
-            let versions = version.into_iter().map(|version| reader.version(version)).collect();
+            let versions: Vec<_> = version.into_iter().map(|text| reader.version(text)).collect();
             let Some(parsed) = reader.parsed(&name) else { continue };
             if !names.insert(name.get_ref().clone()) {
                 reader.faults.add(&name.span(), format!("there are two models called `{parsed}`"));
             }
+            versions.iter().for_each(|version| reader.said(root, &parsed, version));
+            let versions = versions.into_iter().map(|(version, _)| version).collect();
             models.push(PlanModel { name: parsed, versions, comments: Vec::new() });
         }
-        reader.faults.unless_any(Self { root: parsed.root.into_inner(), models })
+        reader.faults.unless_any(Self { root: root.clone(), models })
     }
 }
 
@@ -99,8 +104,10 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn version(&mut self, text: VersionText) -> PlanVersion {
+    /// A version, and where it stands.
+    fn version(&mut self, text: VersionText) -> (PlanVersion, Range<usize>) {
         self.path(&text.path);
+        let span = text.path.span();
         if text.files.is_none() && text.skip.is_none() {
             self.once(&text.path);
         }
@@ -115,7 +122,10 @@ impl Reader<'_> {
         let modified = text.modified.and_then(|modified| self.moment(&modified));
         let content = text.content.and_then(|content| self.parsed(&content));
         let alias = text.alias.and_then(|alias| self.parsed(&alias));
-        let files = text.files.map(Spanned::into_inner).unwrap_or_default();
+        let (files_span, files) = match text.files {
+            Some(files) => (files.span(), files.into_inner()),
+            None => (span.clone(), Vec::new()),
+        };
         let mut names = HashSet::new();
         let mut listed = Vec::new();
         for FileText { from, name } in files {
@@ -126,7 +136,12 @@ impl Reader<'_> {
             }
             listed.push(PlanFile { from: from.into_inner(), name: name.into_inner() });
         }
-        PlanVersion {
+        let plain = listed.iter().filter(|file| check_name(&file.name).is_ok());
+        let facts = plain.map(|file| (file.name.clone(), FileFacts::default()));
+        if let Err(error) = tree_of(&facts.collect()) {
+            self.faults.add(&files_span, error.to_string());
+        }
+        let version = PlanVersion {
             path: text.path.into_inner(),
             name: text.name.map(Spanned::into_inner),
             files: listed,
@@ -141,6 +156,20 @@ impl Reader<'_> {
             labels: text.labels,
             skip: text.skip,
             comments: Vec::new(),
+        };
+        (version, span)
+    }
+
+    /// What is said of a version that is to be taken over has its limits.
+    fn said(
+        &mut self,
+        root: &Path,
+        model: &ModelName,
+        (version, span): &(PlanVersion, Range<usize>),
+    ) {
+        let checked = said::check(&version.options(root, model));
+        if let Some(error) = checked.err().filter(|_| version.skip.is_none()) {
+            self.faults.add(span, error.to_string());
         }
     }
 
