@@ -1,5 +1,8 @@
 //! Checkpoints: what a history adds up to, so that a start need not add it up again.
 //!
+//! Invariant K4: a trailer has the digest of the index, which has those of all other sections: one
+//! signature of the trailer covers all that a checkpoint says.
+//!
 //! Sections and a trailer, which says of which record it is. Nothing here knows what the sections
 //! hold: the registry makes them of its own types. FORMAT.md, "Checkpoint", describes it.
 //! Whatever differs from what was written is refused: then the history is read instead.
@@ -9,15 +12,18 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::codec::CodecError;
 use super::frame::{self, Effort};
-use super::ids::{DIGEST_BYTES, RecordDigest};
+use super::ids::{DIGEST_BYTES, RecordDigest, SectionDigest};
+use super::signature::{PublicKey, Purpose, SIGNATURE_BYTES, Signature, Signer};
 
 /// What the last bytes of a checkpoint are. The last of them is the version: it is raised whenever
 /// the same history makes another state, or a state other sections.
-const MAGIC: [u8; 8] = *b"MFSCKPT\x02";
+const MAGIC: [u8; 8] = *b"MFSCKPT\x03";
 /// Bytes of a trailer.
-pub const TRAILER_BYTES: usize = 8 + DIGEST_BYTES + SECTION_BYTES + 8 + MAGIC.len();
-/// Bytes of a section's place in a trailer.
-const SECTION_BYTES: usize = 24;
+pub const TRAILER_BYTES: usize = CLAIMS_BYTES + SIGNATURE_BYTES + 8 + MAGIC.len();
+/// Bytes of what a trailer says of the checkpoint.
+const CLAIMS_BYTES: usize = 8 + DIGEST_BYTES + 16 + DIGEST_BYTES;
+/// What is in the place of a signature where there is none.
+const UNSIGNED: [u8; SIGNATURE_BYTES] = [0; SIGNATURE_BYTES];
 /// Largest section, in plain bytes.
 pub const SECTION_BYTES_MAX: usize = 1 << 30;
 
@@ -44,8 +50,8 @@ pub struct Section {
     pub offset: u64,
     pub stored_bytes: u32,
     pub plain_bytes: u32,
-    /// xxh3 of the stored bytes.
-    pub check: u64,
+    /// Of the stored bytes.
+    pub digest: SectionDigest,
 }
 
 impl Section {
@@ -65,7 +71,7 @@ impl Section {
             offset,
             stored_bytes: u32::try_from(stored.len()).map_err(large)?,
             plain_bytes: u32::try_from(bytes).map_err(large)?,
-            check: xxh3_64(&stored),
+            digest: SectionDigest::of(&stored),
         };
         Ok((section, stored))
     }
@@ -75,7 +81,7 @@ impl Section {
     /// # Errors
     /// `Check`.
     pub fn check(&self, stored: &[u8]) -> Result<(), CheckpointError> {
-        if stored.len() != self.stored_bytes as usize || xxh3_64(stored) != self.check {
+        if stored.len() != self.stored_bytes as usize || SectionDigest::of(stored) != self.digest {
             return Err(CheckpointError::Check { offset: self.offset });
         }
         Ok(())
@@ -104,21 +110,40 @@ pub struct Trailer {
     pub seq: u64,
     pub digest: RecordDigest,
     pub index: Section,
+    /// Of all that is before it (K4).
+    pub signature: Option<Signature>,
 }
 
 impl Trailer {
-    /// The bytes that a checkpoint ends with.
-    pub fn encode(&self) -> [u8; TRAILER_BYTES] {
-        let Self { seq, digest, index } = self;
+    /// The same, signed.
+    pub fn sign(self, signer: &Signer) -> Self {
+        let signature = signer.sign(Purpose::Checkpoint, &self.claims());
+        Self { signature: Some(signature), ..self }
+    }
+
+    /// The key that it is signed with; none for a signature of something else.
+    pub fn signed_by(&self) -> Option<PublicKey> {
+        let is_good = |it: &Signature| it.is_of(Purpose::Checkpoint, &self.claims());
+        self.signature.filter(is_good).map(|signature| signature.key)
+    }
+
+    fn claims(&self) -> Vec<u8> {
+        let Self { seq, digest, index, .. } = self;
         let parts: [&[u8]; 6] = [
             &seq.to_le_bytes(),
             digest.as_bytes(),
             &index.offset.to_le_bytes(),
             &index.stored_bytes.to_le_bytes(),
             &index.plain_bytes.to_le_bytes(),
-            &index.check.to_le_bytes(),
+            index.digest.as_bytes(),
         ];
-        let mut bytes = parts.concat();
+        parts.concat()
+    }
+
+    /// The bytes that a checkpoint ends with.
+    pub fn encode(&self) -> [u8; TRAILER_BYTES] {
+        let mut bytes = self.claims();
+        bytes.extend(self.signature.map_or(UNSIGNED, Signature::to_bytes));
         bytes.extend_from_slice(&xxh3_64(&bytes).to_le_bytes());
         bytes.extend_from_slice(&MAGIC);
         bytes.try_into().expect("the parts of a trailer have fixed lengths")
@@ -136,16 +161,20 @@ impl Trailer {
         }
         let array = |at: usize| <[u8; 8]>::try_from(&body[at..at + 8]).expect("eight bytes");
         let half = |at: usize| <[u8; 4]>::try_from(&body[at..at + 4]).expect("four bytes");
-        let digest = body[8..8 + DIGEST_BYTES].try_into().expect("a digest's bytes");
+        let digest = |at: usize| body[at..at + DIGEST_BYTES].try_into().expect("a digest's bytes");
+        let signature = body[CLAIMS_BYTES..].try_into().expect("a signature's bytes");
         let index = 8 + DIGEST_BYTES;
         Ok(Self {
             seq: u64::from_le_bytes(array(0)),
-            digest: RecordDigest(digest),
+            digest: RecordDigest(digest(8)),
+            signature: Some(signature)
+                .filter(|it| *it != UNSIGNED)
+                .map(|it| Signature::from_bytes(&it)),
             index: Section {
                 offset: u64::from_le_bytes(array(index)),
                 stored_bytes: u32::from_le_bytes(half(index + 8)),
                 plain_bytes: u32::from_le_bytes(half(index + 12)),
-                check: u64::from_le_bytes(array(index + 16)),
+                digest: SectionDigest(digest(index + 16)),
             },
         })
     }
@@ -154,6 +183,27 @@ impl Trailer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::format::signature;
+
+    #[test]
+    fn a_signature_covers_all_that_a_trailer_says() {
+        let (index, _) = Section::encode(9, b"some bytes").unwrap();
+        let trailer =
+            Trailer { seq: 3, digest: RecordDigest::of(b"a line"), index, signature: None };
+        assert_eq!(trailer.signed_by(), None);
+        let signer = signature::tests::signer();
+        let signed = trailer.sign(&signer);
+        assert_eq!(signed.signed_by(), Some(signer.public()));
+        let other = Section { digest: SectionDigest::of(b"other"), ..index };
+        for changed in [
+            Trailer { seq: 4, ..signed },
+            Trailer { digest: RecordDigest::of(b"other"), ..signed },
+            Trailer { index: other, ..signed },
+            Trailer { index: Section { plain_bytes: 5, ..index }, ..signed },
+        ] {
+            assert_eq!(changed.signed_by(), None, "{changed:?}");
+        }
+    }
 
     #[test]
     fn a_section_is_its_bytes_and_back() {
@@ -167,9 +217,12 @@ mod tests {
     #[test]
     fn every_flipped_bit_of_a_section_and_a_trailer_is_found() {
         let (index, stored) = Section::encode(9, b"some bytes, some bytes, some bytes").unwrap();
-        let trailer = Trailer { seq: 3, digest: RecordDigest::of(b"a line"), index };
-        let whole = trailer.encode();
-        assert_eq!(Trailer::parse(&whole).unwrap(), trailer);
+        let trailer =
+            Trailer { seq: 3, digest: RecordDigest::of(b"a line"), index, signature: None };
+        assert_eq!(Trailer::parse(&trailer.encode()).unwrap(), trailer);
+        let signed = trailer.sign(&signature::tests::signer());
+        let whole = signed.encode();
+        assert_eq!(Trailer::parse(&whole).unwrap(), signed);
         for bit in 0..whole.len() * 8 {
             let mut damaged = whole;
             damaged[bit / 8] ^= 1 << (bit % 8);

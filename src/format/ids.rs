@@ -109,6 +109,10 @@ identifier! {
     RecordDigest
 }
 identifier! {
+    /// BLAKE3 of a section of a checkpoint, as it is stored.
+    SectionDigest
+}
+identifier! {
     /// BLAKE3 of the text of a policy.
     PolicyDigest
 }

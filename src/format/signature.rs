@@ -1,4 +1,4 @@
-//! Signatures of history records: Ed25519 over a record's text, and the keys that people keep in files.
+//! Signatures of history records and checkpoints: Ed25519, and the keys that people keep in files.
 //!
 //! Invariant H4: a signature covers everything in a record but itself and `check`; `prev` among it, and so
 //! all records before.
@@ -16,11 +16,27 @@ use super::ids::{IdError, parse_hex, to_hex};
 /// Longest file of a key, in bytes.
 pub const KEY_BYTES_MAX: usize = 16 << 10;
 
-/// What is signed begins with this, so that a signature of a record is one of nothing else.
-const CONTEXT: &[u8] = b"modelfs record v1\n";
-
 const PUBLIC_BYTES: usize = 32;
-const SIGNATURE_BYTES: usize = 64;
+const VALUE_BYTES: usize = 64;
+/// Bytes of a signature with its key.
+pub const SIGNATURE_BYTES: usize = PUBLIC_BYTES + VALUE_BYTES;
+
+/// What is signed: a signature of a record is one of nothing else.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Purpose {
+    Record,
+    Checkpoint,
+}
+
+impl Purpose {
+    /// What comes before the bytes that are signed.
+    fn context(self) -> &'static [u8] {
+        match self {
+            Self::Record => b"modelfs record v1\n",
+            Self::Checkpoint => b"modelfs checkpoint v1\n",
+        }
+    }
+}
 
 /// Why the text of a file is no key.
 #[derive(Debug, thiserror::Error)]
@@ -40,16 +56,16 @@ pub enum KeyError {
 pub struct PublicKey([u8; PUBLIC_BYTES]);
 
 /// A signature, and the key that checks it.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Signature {
     pub key: PublicKey,
     value: SignatureValue,
 }
 
-#[derive(Clone, PartialEq, Eq)]
-struct SignatureValue([u8; SIGNATURE_BYTES]);
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct SignatureValue([u8; VALUE_BYTES]);
 
-/// Signs records.
+/// Signs records, and checkpoints of them.
 pub struct Signer(SigningKey);
 
 impl Signer {
@@ -80,9 +96,9 @@ impl Signer {
         PublicKey(self.0.verifying_key().to_bytes())
     }
 
-    /// Signs the text of a record.
-    pub fn sign(&self, text: &str) -> Signature {
-        let value = SignatureValue(self.0.sign(&message(text)).to_bytes());
+    /// Signs the text of a record, or what a checkpoint says of itself.
+    pub fn sign(&self, purpose: Purpose, bytes: &[u8]) -> Signature {
+        let value = SignatureValue(self.0.sign(&message(purpose, bytes)).to_bytes());
         Signature { key: self.public(), value }
     }
 }
@@ -95,16 +111,32 @@ impl fmt::Debug for Signer {
 }
 
 impl Signature {
-    /// Whether it is the signature of this text with its key.
-    pub fn is_of(&self, text: &str) -> bool {
+    /// Whether it is the signature of these bytes with its key.
+    pub fn is_of(&self, purpose: Purpose, bytes: &[u8]) -> bool {
         let value = ed25519_dalek::Signature::from_bytes(&self.value.0);
         let key = VerifyingKey::from_bytes(&self.key.0);
-        key.is_ok_and(|key| key.verify_strict(&message(text), &value).is_ok())
+        key.is_ok_and(|key| key.verify_strict(&message(purpose, bytes), &value).is_ok())
+    }
+
+    /// The key and the value.
+    pub fn to_bytes(self) -> [u8; SIGNATURE_BYTES] {
+        let mut bytes = [0; SIGNATURE_BYTES];
+        bytes[..PUBLIC_BYTES].copy_from_slice(&self.key.0);
+        bytes[PUBLIC_BYTES..].copy_from_slice(&self.value.0);
+        bytes
+    }
+
+    /// A signature of some bytes, right or wrong.
+    pub fn from_bytes(bytes: &[u8; SIGNATURE_BYTES]) -> Self {
+        let (mut key, mut value) = ([0; PUBLIC_BYTES], [0; VALUE_BYTES]);
+        key.copy_from_slice(&bytes[..PUBLIC_BYTES]);
+        value.copy_from_slice(&bytes[PUBLIC_BYTES..]);
+        Self { key: PublicKey(key), value: SignatureValue(value) }
     }
 }
 
-fn message(text: &str) -> Vec<u8> {
-    [CONTEXT, text.as_bytes()].concat()
+fn message(purpose: Purpose, bytes: &[u8]) -> Vec<u8> {
+    [purpose.context(), bytes].concat()
 }
 
 impl PublicKey {
@@ -259,8 +291,11 @@ pub mod tests {
             let (signer, public) =
                 (Signer::parse(private).unwrap(), PublicKey::parse(public).unwrap());
             assert_eq!(signer.public(), public);
-            let signature = signer.sign("abc");
-            assert!(signature.is_of("abc") && !signature.is_of("abd"));
+            let signature = signer.sign(Purpose::Record, b"abc");
+            assert!(signature.is_of(Purpose::Record, b"abc"));
+            assert!(!signature.is_of(Purpose::Record, b"abd"));
+            assert!(!signature.is_of(Purpose::Checkpoint, b"abc"));
+            assert_eq!(Signature::from_bytes(&signature.to_bytes()), signature);
             let text = serde_json::to_string(&signature).unwrap();
             assert_eq!(serde_json::from_str::<Signature>(&text).unwrap(), signature);
             assert!(!format!("{signer:?}").contains("SigningKey"));
@@ -272,20 +307,23 @@ pub mod tests {
         // printf 'modelfs record v1\nabc' >m; openssl pkeyutl -sign -inkey KEY -rawin -in m
         let expected = "f1c955910898fdff43dd928aa7cdb18bf816a28e840b8dd6d40080df94b05f1a\
                         88c8c60fb720be09b4313d86ff196664380821e5564acc0dbd0596b3157bf20f";
-        let signature = Signer::parse(OPENSSL).unwrap().sign("abc");
+        let signature = Signer::parse(OPENSSL).unwrap().sign(Purpose::Record, b"abc");
         assert_eq!(signature.value.to_string(), expected);
     }
 
     #[test]
     fn a_signature_of_another_key_is_none() {
-        let mut signature = Signer::parse(OPENSSL).unwrap().sign("abc");
+        let good = Signer::parse(OPENSSL).unwrap().sign(Purpose::Record, b"abc");
+        let is_good = |signature: Signature| signature.is_of(Purpose::Record, b"abc");
+        assert!(is_good(good));
+        let mut signature = good;
         signature.key = Signer::parse(OPENSSH).unwrap().public();
-        assert!(!signature.is_of("abc"));
-        let mut flipped = Signer::parse(OPENSSL).unwrap().sign("abc");
+        assert!(!is_good(signature));
+        let mut flipped = good;
         flipped.value.0[3] ^= 1;
-        assert!(!flipped.is_of("abc"));
+        assert!(!is_good(flipped));
         flipped.key.0 = [0xff; 32];
-        assert!(!flipped.is_of("abc"), "no point of the curve");
+        assert!(!is_good(flipped), "no point of the curve");
     }
 
     #[test]

@@ -104,6 +104,7 @@ fn store(error: &StoreError) -> Errno {
         | StoreError::Signature { .. }
         | StoreError::RecordMissing { .. }
         | StoreError::Diverged { .. }
+        | StoreError::CheckpointSignature { .. }
         | StoreError::ChunkMissing { .. }
         | StoreError::ChunkDamaged { .. }
         | StoreError::ManifestMissing { .. }

@@ -4,13 +4,17 @@
 //! Invariant O2: what was found untrue is not carried on: no checkpoint is written until `repair` made
 //! the state anew from the history.
 
+use super::checkpoint::Loaded;
 use super::{OpsError, Workspace};
+use crate::format::signature::PublicKey;
 use crate::registry::difference::differences;
 use crate::registry::state::State;
 use crate::store::{Line, StoreError};
 
 /// What came of reading the whole history.
 pub(super) struct Audit {
+    /// The record that the checkpoint goes up to, and the key that it is signed with.
+    pub checkpoint: Option<(u64, Option<PublicKey>)>,
     /// What is believed, and is not what the history adds up to.
     pub untrue: Vec<Untrue>,
     /// Why the checkpoint is of no use, where it is not: it costs the next start some time.
@@ -59,7 +63,7 @@ impl Workspace {
         let (checkpoint, mut unusable) = match self.read_checkpoint() {
             Ok(checkpoint) => (checkpoint, None),
             Err(StoreError::Checkpoint { why }) => (None, Some(why)),
-            Err(error) => (None, Some(error.to_string())),
+            Err(error) => return Err(error.into()),
         };
         let mut believed: Vec<Believed> = Vec::new();
         if let Some(checkpoint) = &checkpoint {
@@ -91,9 +95,11 @@ impl Workspace {
         if !untrue.is_empty() {
             self.checkpoints.hold();
         }
-        if checkpoint.is_some_and(|it| it.shelf.is_damaged()) {
+        if checkpoint.as_ref().is_some_and(|it| it.shelf.is_damaged()) {
             unusable = Some("a part of it cannot be read".to_owned());
         }
-        Ok(Audit { untrue, unusable })
+        let checkpoint =
+            checkpoint.map(|Loaded { state, shelf, .. }| (state.head().seq, shelf.signed_by()));
+        Ok(Audit { checkpoint, untrue, unusable })
     }
 }

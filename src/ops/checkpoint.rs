@@ -2,12 +2,14 @@
 //!
 //! Never on the way of a change: one thread of the daemon, `keep_checkpoints`, writes them, and whoever
 //! closes the store. Without one a start reads the history, which costs time and nothing else.
+//! Invariant K5: where records are signed, a checkpoint is believed only with a signature of the same key.
 
 use std::sync::Arc;
 
 use parking_lot::{Condvar, Mutex};
 
 use super::{OpsError, Workspace};
+use crate::format::signature::PublicKey;
 use crate::registry::shelf::Shelf;
 use crate::registry::state::State;
 use crate::store::{Checkpoint, History, Store, StoreError};
@@ -114,14 +116,46 @@ impl Checkpoints {
 ///
 /// # Errors
 /// A record that does not follow the one before, and what [`Store::ensure_end`] finds.
-pub(super) fn open_state(store: &Store, checkpoints: &Checkpoints) -> Result<State, StoreError> {
-    let mut state = load(store, checkpoints)?.unwrap_or_default();
-    follow(store, &mut state)?;
+pub(super) fn open_state(
+    store: &Store,
+    checkpoints: &Checkpoints,
+    own: Option<PublicKey>,
+) -> Result<State, StoreError> {
+    let state = match from_checkpoint(store, checkpoints, own) {
+        Err(error) if error.is_of_checkpoint() => {
+            log::warn!("{error}; reading the history");
+            None
+        }
+        state => state?,
+    };
+    let state = match state {
+        Some(state) => state,
+        None => follow(store, State::default())?,
+    };
     if state.head().seq < COUNTED_RECORDS_MAX || checkpoints.saved() == 0 {
         store.ensure_end(state.head())?;
     }
     checkpoints.note(state.head().seq);
     Ok(state)
+}
+
+/// What the checkpoint and the records after it add up to; `None` where there is no checkpoint.
+fn from_checkpoint(
+    store: &Store,
+    checkpoints: &Checkpoints,
+    own: Option<PublicKey>,
+) -> Result<Option<State>, StoreError> {
+    let Some((state, shelf)) = load(store)? else { return Ok(None) };
+    let saved = state.head().seq;
+    let state = follow(store, state)?;
+    // Who has a key believes what was made with it; others go by the newest record (K5).
+    let needed = own.or(state.signed_by());
+    if let Some(key) = needed.filter(|key| Some(*key) != shelf.signed_by()) {
+        let why = format!("expected a signature with the key {key}");
+        return Err(StoreError::CheckpointSignature { why });
+    }
+    checkpoints.note_saved(saved, &shelf);
+    Ok(Some(state))
 }
 
 /// What a checkpoint holds.
@@ -148,40 +182,31 @@ impl Loaded {
     }
 }
 
-/// The state of the checkpoint, where it can be used; why it cannot is logged.
-fn load(store: &Store, checkpoints: &Checkpoints) -> Result<Option<State>, StoreError> {
-    let pass_over = |error: StoreError| {
-        log::warn!("{error}; reading the history");
-        Ok(None)
-    };
-    let checkpoint = match store.open_checkpoint() {
-        Ok(Some(checkpoint)) => checkpoint,
-        Ok(None) => return Ok(None),
-        Err(error) => return pass_over(error),
-    };
+/// The state of the checkpoint, where the history has its record.
+fn load(store: &Store) -> Result<Option<(State, Arc<Shelf>)>, StoreError> {
+    let Some(checkpoint) = store.open_checkpoint()? else { return Ok(None) };
     let head = checkpoint.head();
     let loaded = match Loaded::read(checkpoint, store.history().clone()) {
         Ok(loaded) => loaded,
         Err(error) => {
             // Its end still tells whether records are missing.
-            store.has_record(head, b"")?;
-            return pass_over(error);
+            store.record_of(head, b"")?;
+            return Err(error);
         }
     };
-    let Loaded { state, shelf, line } = match loaded.of(store) {
-        Ok(loaded) => loaded,
-        Err(error) => return pass_over(error),
-    };
-    if !store.has_record(head, line.as_bytes())? {
-        return Ok(None);
+    let Loaded { state, shelf, line } = loaded.of(store)?;
+    let Some(record) = store.record_of(head, line.as_bytes())? else { return Ok(None) };
+    if (state.time(), state.signed_by()) != (record.time, record.signed_by()) {
+        let why = "its index does not fit its record".to_owned();
+        return Err(StoreError::Checkpoint { why });
     }
-    checkpoints.note_saved(head.seq, &shelf);
-    Ok(Some(state))
+    Ok(Some((state, shelf)))
 }
 
-/// Takes in what the history has beyond a state.
-fn follow(store: &Store, state: &mut State) -> Result<(), StoreError> {
-    store.history().follow(state.head(), |line| state.take(line)).map(drop)
+/// A state with what the history has beyond it.
+fn follow(store: &Store, mut state: State) -> Result<State, StoreError> {
+    store.history().follow(state.head(), |line| state.take(line))?;
+    Ok(state)
 }
 
 impl Workspace {
@@ -213,6 +238,10 @@ impl Workspace {
     }
 
     fn try_to_save(&self) {
+        if self.needs_key() {
+            // Nobody would believe one without a signature (K5).
+            return;
+        }
         if self.checkpoints.is_held() {
             log::error!(
                 "no new checkpoint: the state is not what the history adds up to; modelfs repair"
@@ -229,7 +258,8 @@ impl Workspace {
         let head = state.head();
         let line = self.store.record_line(head.seq)?;
         let writer = self.store.begin_checkpoint()?;
-        let (checkpoint, shelved) = state.save(writer, &String::from_utf8_lossy(&line))?;
+        let (checkpoint, shelved) =
+            state.save(writer, &String::from_utf8_lossy(&line), self.signer.as_deref())?;
         let shelf = Arc::new(Shelf::new(checkpoint, self.store.history().clone()));
         {
             // Between a change that is made ready and the change, nothing goes to the shelf.
@@ -246,11 +276,10 @@ impl Workspace {
     /// # Errors
     /// `Diverged` where records are missing that the state was made of: they are not forgotten for that.
     pub(super) fn recover_state(&self) -> Result<(), OpsError> {
-        let mut fresh = State::default();
-        follow(&self.store, &mut fresh)?;
+        let fresh = follow(&self.store, State::default())?;
         {
             let _no_change = self.committing.lock();
-            follow(&self.store, &mut fresh)?;
+            let fresh = follow(&self.store, fresh)?;
             let (head, there) = (self.state().head(), fresh.head());
             if there.seq < head.seq {
                 return Err(StoreError::cut(head.seq).into());
@@ -262,6 +291,9 @@ impl Workspace {
         }
         self.past.clear();
         self.checkpoints.release();
+        if self.needs_key() {
+            return Ok(self.store.remove_checkpoint()?);
+        }
         self.save_checkpoint()
     }
 }

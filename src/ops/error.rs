@@ -280,7 +280,9 @@ fn hint_of_store(error: &StoreError) -> Option<String> {
             "put back the history from a backup; to go on with what is there, for good, remove \
              catalog/checkpoint in the store"
         }
-        StoreError::Untrue { .. } => "modelfs repair makes it anew from the history",
+        StoreError::Untrue { .. } | StoreError::CheckpointSignature { .. } => {
+            "modelfs repair makes it anew from the history"
+        }
         _ if error.is_damage() => {
             "modelfs verify --read-data shows all that is damaged; put back the file from a backup"
         }

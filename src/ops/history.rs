@@ -85,6 +85,16 @@ impl Workspace {
             return Err(StoreError::Chain { seq: anchor.seq, why }.into());
         }
         let signed = signatures.answer(head.seq)?;
+        if let (Some(signed), Some((seq, key))) = (&signed, audit.checkpoint)
+            && (signed.first <= seq || key.is_some())
+            && !key.is_some_and(|key| options.keys.contains(&key))
+        {
+            let why = key.map_or_else(
+                || "it has no signature, or one of something else".to_owned(),
+                |key| format!("it is signed with another key, {key}"),
+            );
+            return Err(StoreError::CheckpointSignature { why }.into());
+        }
         match audit.untrue.into_iter().next() {
             None => Ok(signed),
             // Who may read one model need not know of others.
@@ -128,7 +138,7 @@ impl<'a> Signatures<'a> {
             Some(signature) if !self.keys.contains(&signature.key) => {
                 format!("it is signed with another key, {}", signature.key)
             }
-            Some(signature) if !signature.is_of(&record.signed_text()) => {
+            Some(signature) if !record.is_signed_as(signature) => {
                 "the signature is of something else".to_owned()
             }
             Some(_) => {

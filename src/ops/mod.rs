@@ -237,8 +237,9 @@ impl Workspace {
             opened => opened?,
         };
         let checkpoints = Checkpoints::default();
-        let state = checkpoint::open_state(&store, &checkpoints)?;
-        let is_signed = state.is_signed();
+        let state =
+            checkpoint::open_state(&store, &checkpoints, signer.as_ref().map(|it| it.public()))?;
+        let is_signed = state.signed_by().is_some();
         let hasher = quick_cache::DefaultHashBuilder::default();
         let manifests = Cache::with(
             MANIFESTS_TYPICAL,
@@ -481,7 +482,7 @@ impl Workspace {
             signature: None,
         };
         if let Some(signer) = &self.signer {
-            record.signature = Some(Box::new(signer.sign(&record.signed_text())));
+            record.sign(signer);
         }
         let ready = self.state().ready(&record.op)?;
         let line = self.store.append(head, record)?;

@@ -93,7 +93,7 @@ impl Workspace {
     fn check_history(&self, damage: &mut Vec<Damage>, unused: &mut Vec<String>) -> u64 {
         let mut records = 0;
         match self.audit(|_| records += 1) {
-            Ok(Audit { untrue, unusable }) => {
+            Ok(Audit { untrue, unusable, .. }) => {
                 damage.extend(untrue.into_iter().map(|Untrue { place, what }| Damage {
                     place: place.to_owned(),
                     what: format!("{what}: no record says so; modelfs repair asks the history"),

@@ -21,7 +21,7 @@ pub fn differences(found: &State, made: &State) -> Result<Vec<String>, StoreErro
     let mut list = List::default();
     list.hold(found.head() == made.head(), || "another newest record".to_owned());
     list.hold(found.time() == made.time(), || "another time of the newest record".to_owned());
-    list.hold(found.is_signed() == made.is_signed(), || "who signed the newest record".to_owned());
+    list.hold(found.signed_by() == made.signed_by(), || "who signed the newest record".to_owned());
     list.hold(found.store() == made.store(), || "another store".to_owned());
     list.hold(found.root_access() == made.root_access(), || "the access of the root".to_owned());
     list.hold(found.policy() == made.policy(), || "the policy in force".to_owned());

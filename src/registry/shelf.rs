@@ -18,6 +18,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::format::checkpoint::Section;
+use crate::format::signature::{PublicKey, Signer};
 use crate::registry::model::{Body, Content, Model};
 use crate::registry::state::State;
 use crate::store::{Checkpoint, CheckpointWriter, Head, History, StoreError};
@@ -91,6 +92,11 @@ impl Shelf {
         let (hasher, lifecycle) = (DefaultHashBuilder::default(), DefaultLifecycle::default());
         let bodies = Cache::with_options(options, BodyWeight, hasher, lifecycle);
         Self { checkpoint, bodies, history, replayed: Mutex::new(None) }
+    }
+
+    /// The key that the checkpoint is signed with, if that is a good signature.
+    pub fn signed_by(&self) -> Option<PublicKey> {
+        self.checkpoint.signed_by()
     }
 
     /// Whether some of the checkpoint could not be read.
@@ -184,7 +190,7 @@ impl State {
         Ok((state, shelf, line))
     }
 
-    /// Writes the state into a checkpoint; `line` is that of its last record.
+    /// Writes the state into a checkpoint, signed where there is a key; `line` is that of its last record.
     ///
     /// # Errors
     /// When it cannot be written, or a body not be read from the checkpoint before.
@@ -192,6 +198,7 @@ impl State {
         &self,
         mut writer: CheckpointWriter,
         line: &str,
+        signer: Option<&Signer>,
     ) -> Result<(Checkpoint, Shelved), StoreError> {
         let mut sections = Vec::with_capacity(self.models().len());
         for model in self.models() {
@@ -205,7 +212,7 @@ impl State {
         }
         let models = self.models().zip(sections.iter().copied()).collect();
         let index = encode(&Index { state: self, models, line })?;
-        Ok((writer.finish(self.head(), &index)?, Shelved(sections)))
+        Ok((writer.finish(self.head(), &index, signer)?, Shelved(sections)))
     }
 
     /// Lets go of the bodies that a checkpoint has as they are: `saved`, an earlier moment of this

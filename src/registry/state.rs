@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::format::names::ModelName;
 use crate::format::record::{Access, Op};
+use crate::format::signature::PublicKey;
 use crate::registry::data::DataIndex;
 use crate::registry::index::Lines;
 use crate::registry::model::{Body, Content, Model};
@@ -22,7 +23,7 @@ pub struct Ready(Vec<(ModelName, Arc<Body>)>);
 pub struct State {
     head: Head,
     time: Timestamp,
-    is_signed: bool,
+    signed_by: Option<PublicKey>,
     store: String,
     root_access: Access,
     policy: Option<PolicyInForce>,
@@ -38,7 +39,7 @@ impl Default for State {
         Self {
             head: Head::empty(),
             time: Timestamp::UNIX_EPOCH,
-            is_signed: false,
+            signed_by: None,
             store: String::new(),
             root_access: Access { uid: 0, gid: 0, mode: 0o755 },
             policy: None,
@@ -60,9 +61,9 @@ impl State {
         self.time
     }
 
-    /// Whether the newest record is signed.
-    pub fn is_signed(&self) -> bool {
-        self.is_signed
+    /// The key that the newest record is said to be signed with.
+    pub fn signed_by(&self) -> Option<PublicKey> {
+        self.signed_by
     }
 
     /// The store's id, as its first record says.
@@ -148,7 +149,7 @@ impl State {
         assert_eq!(record.seq, self.head.seq + 1, "records are applied in order");
         self.head = Head { seq: record.seq, digest: line.digest };
         self.time = record.time;
-        self.is_signed = record.signature.is_some();
+        self.signed_by = record.signed_by();
         match &record.op {
             Op::Init { store, root } => {
                 self.store.clone_from(store);

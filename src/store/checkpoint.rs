@@ -13,6 +13,7 @@ use super::layout::Layout;
 use crate::format::checkpoint::{
     CheckpointError, SECTION_BYTES_MAX, Section, TRAILER_BYTES, Trailer,
 };
+use crate::format::signature::{PublicKey, Signer};
 use crate::sys::io::{self as durable, Io};
 
 /// Sections that wait to be written together, in bytes.
@@ -23,37 +24,43 @@ pub struct Checkpoint {
     io: Arc<dyn Io>,
     file: File,
     trailer: Trailer,
+    signed_by: Option<PublicKey>,
 }
 
 impl Checkpoint {
     /// Opens the checkpoint of a store; `None` where there is none.
     ///
     /// # Errors
-    /// `Checkpoint` for what is none, or of another release.
+    /// `Checkpoint` for what is none, of another release, or cannot be read.
     pub fn open(io: Arc<dyn Io>, layout: &Layout) -> Result<Option<Self>, StoreError> {
-        match Self::open_at(io, &layout.checkpoint()) {
-            Err(StoreError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
-                Ok(None)
-            }
-            opened => opened.map(Some),
+        let path = layout.checkpoint();
+        match io.open(&path) {
+            Ok(file) => Self::read_end(io, file, &path).map(Some),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(unreadable(&path, &error)),
         }
     }
 
-    fn open_at(io: Arc<dyn Io>, path: &Path) -> Result<Self, StoreError> {
-        let failed = |e| StoreError::io("read", path, e);
-        let file = io.open(path).map_err(failed)?;
+    fn read_end(io: Arc<dyn Io>, file: File, path: &Path) -> Result<Self, StoreError> {
+        let failed = |error| unreadable(path, &error);
         let bytes = file.metadata().map_err(failed)?.len();
         let end = bytes.checked_sub(TRAILER_BYTES as u64);
         let end = end.ok_or(CheckpointError::Short { bytes }).map_err(damaged)?;
         let mut trailer = [0; TRAILER_BYTES];
         durable::read_exact_at(&*io, &file, &mut trailer, end).map_err(failed)?;
         let trailer = Trailer::parse(&trailer).map_err(damaged)?;
-        Ok(Self { io, file, trailer })
+        let signed_by = trailer.signed_by();
+        Ok(Self { io, file, trailer, signed_by })
     }
 
     /// The record that it goes up to.
     pub fn head(&self) -> Head {
         Head { seq: self.trailer.seq, digest: self.trailer.digest }
+    }
+
+    /// The key that it is signed with, if that is a good signature.
+    pub fn signed_by(&self) -> Option<PublicKey> {
+        self.signed_by
     }
 
     /// The plain bytes of its index.
@@ -83,6 +90,10 @@ impl Checkpoint {
             .map_err(|error| StoreError::Checkpoint { why: error.to_string() })?;
         Ok(stored)
     }
+}
+
+fn unreadable(path: &Path, error: &std::io::Error) -> StoreError {
+    StoreError::Checkpoint { why: format!("cannot read `{}`: {error}", path.display()) }
 }
 
 fn damaged(error: CheckpointError) -> StoreError {
@@ -135,13 +146,19 @@ impl CheckpointWriter {
         Ok(copied)
     }
 
-    /// Ends the checkpoint with its index, and gives it its name.
+    /// Ends the checkpoint with its index, signs it where there is a key, and gives it its name.
     ///
     /// # Errors
     /// When it cannot be written: the checkpoint before is as it was.
-    pub fn finish(mut self, head: Head, index: &[u8]) -> Result<Checkpoint, StoreError> {
+    pub fn finish(
+        mut self,
+        head: Head,
+        index: &[u8],
+        signer: Option<&Signer>,
+    ) -> Result<Checkpoint, StoreError> {
         let index = self.put(index)?;
-        let trailer = Trailer { seq: head.seq, digest: head.digest, index };
+        let trailer = Trailer { seq: head.seq, digest: head.digest, index, signature: None };
+        let trailer = signer.map_or(trailer, |signer| trailer.sign(signer));
         self.write(&trailer.encode())?;
         self.flush()?;
         // Not synced: this is a cache, and its checks find what never arrived (K3).
@@ -152,7 +169,8 @@ impl CheckpointWriter {
         }
         self.io.rename(&self.path, &path).map_err(|e| StoreError::io("rename", &self.path, e))?;
         self.finished = true;
-        Checkpoint::open_at(Arc::clone(&self.io), &path)
+        let file = self.io.open(&path).map_err(|error| unreadable(&path, &error))?;
+        Checkpoint::read_end(Arc::clone(&self.io), file, &path)
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
@@ -204,11 +222,11 @@ mod tests {
         assert!(Checkpoint::open(io.clone(), &layout).unwrap().is_none());
         let mut writer = CheckpointWriter::create(io.clone(), layout.clone()).unwrap();
         let (one, large) = (writer.put(b"one").unwrap(), writer.put(&[5; 3 << 20]).unwrap());
-        let first = writer.finish(head(7), b"first index").unwrap();
+        let first = writer.finish(head(7), b"first index", None).unwrap();
         let mut writer = CheckpointWriter::create(io.clone(), layout.clone()).unwrap();
         let two = writer.put(b"two").unwrap();
         let copied = writer.copy(&first, &large).unwrap();
-        drop(writer.finish(head(8), b"second index").unwrap());
+        drop(writer.finish(head(8), b"second index", None).unwrap());
         let second = Checkpoint::open(io.clone(), &layout).unwrap().unwrap();
         assert_eq!((first.head(), second.head()), (head(7), head(8)));
         assert_eq!(second.read_index().unwrap(), b"second index");
@@ -254,7 +272,7 @@ mod tests {
             let refused = opened.recv_timeout(std::time::Duration::from_secs(60));
             assert_eq!(refused, Ok(true), "{what}");
             let writer = CheckpointWriter::create(io.clone(), layout.clone()).unwrap();
-            drop(writer.finish(head(3), b"index").unwrap());
+            drop(writer.finish(head(3), b"index", None).unwrap());
             let made = Checkpoint::open(io.clone(), &layout).unwrap().unwrap();
             assert_eq!(made.read_index().unwrap(), b"index", "{what}");
         }

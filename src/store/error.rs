@@ -31,6 +31,8 @@ pub enum StoreError {
     Chain { seq: u64, why: &'static str },
     #[error("history record {seq} is not signed as it must be: {why}")]
     Signature { seq: u64, why: String },
+    #[error("the checkpoint in the catalog is not signed as it must be: {why}")]
+    CheckpointSignature { why: String },
     #[error("history record {seq} is missing")]
     RecordMissing { seq: u64 },
     #[error("history record {seq} {why}")]
@@ -87,6 +89,14 @@ impl StoreError {
         }
     }
 
+    /// Whether it is the checkpoint that is of no use, which the history can do without.
+    pub fn is_of_checkpoint(&self) -> bool {
+        matches!(
+            self,
+            Self::Checkpoint { .. } | Self::CheckpointSignature { .. } | Self::Untrue { .. }
+        )
+    }
+
     /// Whether stored bytes are not what they were: no retry helps.
     pub fn is_damage(&self) -> bool {
         match self {
@@ -97,6 +107,7 @@ impl StoreError {
             | Self::Signature { .. }
             | Self::RecordMissing { .. }
             | Self::Diverged { .. }
+            | Self::CheckpointSignature { .. }
             | Self::Untrue { .. }
             | Self::ChunkMissing { .. }
             | Self::ChunkDamaged { .. }

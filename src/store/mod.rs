@@ -201,25 +201,35 @@ impl Store {
         CheckpointWriter::create(self.io.clone(), self.layout.clone())
     }
 
-    /// Whether the record that a checkpoint goes up to, whose line was `copy`, is as it was; not so where it
-    /// is damaged.
+    /// Removes the checkpoint, or what is in its place.
+    ///
+    /// # Errors
+    /// When the file system refuses.
+    pub fn remove_checkpoint(&self) -> Result<(), StoreError> {
+        let path = self.layout.checkpoint();
+        self.io.remove_tree(&path).map_err(|e| StoreError::io("remove", &path, e))
+    }
+
+    /// The record that a checkpoint goes up to, whose line was `copy`; `None` where both are damaged.
     ///
     /// # Errors
     /// `Diverged` where it is not there, or is another. No crash leaves that: a record is durable before it
     /// is in any checkpoint.
-    pub fn has_record(&self, head: Head, copy: &[u8]) -> Result<bool, StoreError> {
+    pub fn record_of(&self, head: Head, copy: &[u8]) -> Result<Option<Record>, StoreError> {
         let seq = head.seq;
         let Some(file) = self.history.read(seq)? else { return Err(StoreError::cut(seq)) };
         match Record::parse(&file) {
-            Ok((_, digest)) if digest == head.digest => Ok(true),
+            Ok((record, digest)) if digest == head.digest => Ok(Some(record)),
             Ok(_) => Err(StoreError::other_record(seq)),
-            // Then the store can go on serving, and `verify` names the file.
-            Err(error) if Record::parse(copy).is_ok_and(|(_, it)| it == head.digest) => {
-                log::error!("history record {seq} is damaged: {error}; going on with a copy");
-                Ok(true)
+            Err(error) => {
+                let copy = Record::parse(copy).ok().filter(|(_, digest)| *digest == head.digest);
+                if copy.is_some() {
+                    // Then the store can go on serving, and `verify` names the file.
+                    log::error!("history record {seq} is damaged: {error}; going on with a copy");
+                }
+                // Else whoever reads the history finds it.
+                Ok(copy.map(|(record, _)| record))
             }
-            // Whoever reads the history finds it.
-            Err(_) => Ok(false),
         }
     }
 

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use modelfs::format::checkpoint::{Section, TRAILER_BYTES, Trailer};
 use modelfs::format::names::{AliasName, VersionNumber};
+use modelfs::format::signature::{Signature, Signer};
 use modelfs::registry::model::{Body, Model};
 use modelfs::registry::state::State;
 use serde::{Deserialize, Serialize};
@@ -12,6 +13,8 @@ use serde_json::Value;
 
 use crate::checkpoint::{checkpoint, log, seal, small_store, state};
 use crate::harness::{Bench, Mount};
+use crate::signing::{PUBLIC, key};
+use crate::tamper::KEYS;
 
 /// Exit status for damaged data.
 const DAMAGED: i32 = 6;
@@ -29,12 +32,18 @@ struct Index {
 
 /// What somebody changes.
 struct Parts {
+    signature: Option<Signature>,
     state: Vec<u8>,
     models: Vec<(Model, Vec<u8>)>,
 }
 
-/// Writes a checkpoint anew as `change` wants it, all its checks made to fit.
+/// Writes a checkpoint anew as `change` wants it, all its checks made to fit, but for a signature.
 fn forge(path: &Path, change: impl FnOnce(&mut Parts)) {
+    forge_with(path, None, change);
+}
+
+/// The same, signed.
+fn forge_with(path: &Path, signer: Option<&Signer>, change: impl FnOnce(&mut Parts)) {
     let whole = fs::read(path).expect("a checkpoint");
     let (sections, trailer) = whole.split_last_chunk::<TRAILER_BYTES>().expect("a trailer");
     let trailer = Trailer::parse(trailer).expect("a good trailer");
@@ -46,7 +55,7 @@ fn forge(path: &Path, change: impl FnOnce(&mut Parts)) {
     let index: Index = rmp_serde::from_slice(&plain(&trailer.index)).expect("an index");
     let models = index.models.into_iter().map(|(model, section)| (model, plain(&section)));
     let state = rmp_serde::to_vec_named(&index.state).expect("it was read");
-    let mut parts = Parts { state, models: models.collect() };
+    let mut parts = Parts { signature: trailer.signature, state, models: models.collect() };
     change(&mut parts);
     let mut forged = Vec::new();
     let mut put = |plain: &[u8]| {
@@ -59,7 +68,8 @@ fn forge(path: &Path, change: impl FnOnce(&mut Parts)) {
     let state = rmp_serde::from_slice(&parts.state).expect("of the same form");
     let index = Index { state, models, line: index.line };
     let index = put(&rmp_serde::to_vec_named(&index).expect("it was read"));
-    forged.extend(Trailer { index, ..trailer }.encode());
+    let trailer = Trailer { index, signature: parts.signature, ..trailer };
+    forged.extend(signer.map_or(trailer, |signer| trailer.sign(signer)).encode());
     fs::write(path, forged).expect("it is ours");
 }
 
@@ -157,6 +167,69 @@ fn what_a_daemon_took_from_a_forged_checkpoint_is_not_carried_on_once_it_is_foun
     mount.cli(&["verify"]).ok().says("no damage");
     mount.stop();
     assert_eq!(prod(&mount.bench), before[3]["aliases"][0]["version"]);
+}
+
+#[test]
+fn where_records_are_signed_a_checkpoint_is_believed_with_that_key_only() {
+    let bench = store();
+    let [private, public] = [("key.pem", KEYS[0]), ("key.pub", PUBLIC)]
+        .map(|(name, text)| key(&bench, name, text, 0o600));
+    let unsigned = fs::read(checkpoint(&bench)).expect("a checkpoint");
+    let sign = |args: &[&str]| bench.cli(&[&["--sign-key", &private], args].concat());
+    let audit = || bench.cli(&["history", "--verify", "--key", &public]);
+    sign(&["promote", "churn/v1", "qa"]).ok();
+    let (before, signed) = (state(&bench), fs::read(checkpoint(&bench)).expect("a checkpoint"));
+    assert_eq!(log(bench.cli(&["list"])), "", "who has no key believes it too");
+    audit().ok();
+
+    let other = Signer::parse(KEYS[1]).expect("a key");
+    type Forgery<'a> = (&'a [u8], Option<&'a Signer>, fn(&mut Parts), &'a str);
+    let forgeries: [Forgery; 5] = [
+        (&signed, None, move_prod, "expected a signature with the key"),
+        (&signed, None, forget_signatures, "not fit its record"),
+        (&signed, Some(&other), move_prod, "expected a signature with the key"),
+        (&signed, Some(&other), |_| (), "expected a signature with the key"),
+        (&unsigned, None, move_prod, "expected a signature with the key"),
+    ];
+    for (kept, signer, change, why) in forgeries {
+        fs::write(checkpoint(&bench), kept).expect("it is ours");
+        forge_with(&checkpoint(&bench), signer, change);
+        let forged = fs::read(checkpoint(&bench)).expect("a checkpoint");
+        assert!(log(bench.cli(&["list"])).contains(why), "{why}");
+        assert_eq!(prod(&bench), before[3]["aliases"][0]["version"], "{why}");
+        if signer.is_some() {
+            audit().exits(DAMAGED).says("it is signed with another key");
+        } else {
+            audit().exits(DAMAGED);
+        }
+        assert!(fs::read(checkpoint(&bench)).expect("a checkpoint") == forged, "no key: {why}");
+        sign(&["list"]).ok().says(why);
+        audit().ok();
+        assert_eq!(log(bench.cli(&["list"])), "", "it is made anew: {why}");
+    }
+    // Without the key what is there is removed, and nothing is put in its place.
+    forge(&checkpoint(&bench), move_prod);
+    bench.cli(&["verify"]).exits(DAMAGED).says("`churn/prod` is v3");
+    bench.cli(&["repair"]).ok();
+    assert!(!checkpoint(&bench).exists());
+    bench.cli(&["verify"]).ok().says("no damage");
+    assert_eq!(state(&bench), before);
+    // Who has another key goes by that one.
+    let second = key(&bench, "second.pem", KEYS[1], 0o600);
+    sign(&["list"]).ok();
+    bench.cli(&["--sign-key", &second, "list"]).ok().says("expected a signature with the key");
+}
+
+/// Has the checkpoint say that the newest record is not signed, and not signed itself.
+fn forget_signatures(parts: &mut Parts) {
+    move_prod(parts);
+    parts.signature = None;
+    let name = b"signed_by";
+    let at = parts.state.windows(name.len()).position(|window| window == name);
+    let value = at.expect("it is in it") + name.len();
+    // A text of 64 digits, with two bytes before it, and nothing at all.
+    assert_eq!(parts.state[value..value + 2], [0xd9, 64]);
+    parts.state.splice(value..value + 66, [0xc0]);
 }
 
 #[test]

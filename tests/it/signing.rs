@@ -9,11 +9,11 @@ use crate::syscalls;
 use crate::tamper::KEYS;
 
 /// The public half of the first key, as `openssl pkey -pubout` prints it.
-const PUBLIC: &str = "-----BEGIN PUBLIC KEY-----\n\
+pub const PUBLIC: &str = "-----BEGIN PUBLIC KEY-----\n\
     MCowBQYDK2VwAyEAj9bWvUhnsyKIg5FiQ4aj5D+cadrfqkIGguCDrFBcplc=\n\
     -----END PUBLIC KEY-----\n";
 
-fn key(bench: &Bench, name: &str, text: &str, mode: u32) -> String {
+pub fn key(bench: &Bench, name: &str, text: &str, mode: u32) -> String {
     let path: PathBuf = bench.write(name, text);
     fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("it is ours");
     path.to_str().expect("a plain path").to_owned()

@@ -17,7 +17,7 @@ use serde_json::Value;
 
 use super::canonical::{self, CanonicalError};
 use super::ids::{PolicyDigest, RecordDigest, to_hex};
-use super::signature::Signature;
+use super::signature::{PublicKey, Purpose, Signature, Signer};
 
 pub use judgement::{Approver, Judgement, Outcome, RuleResult, Verdict};
 pub use op::{
@@ -65,7 +65,7 @@ pub struct Record {
     #[serde(default)]
     pub verdict: Verdict,
     pub op: Op,
-    /// Of the text that [`Record::signed_text`] gives, where the store has a key.
+    /// Of the rest of the record but `check`, where the store has a key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signature: Option<Box<Signature>>,
 }
@@ -89,8 +89,24 @@ impl Record {
         RecordDigest::of(b"")
     }
 
+    /// Signs it as it is.
+    pub fn sign(&mut self, signer: &Signer) {
+        let signature = signer.sign(Purpose::Record, self.signed_text().as_bytes());
+        self.signature = Some(Box::new(signature));
+    }
+
+    /// The key that it is said to be signed with.
+    pub fn signed_by(&self) -> Option<PublicKey> {
+        self.signature.as_ref().map(|signature| signature.key)
+    }
+
+    /// Whether a signature is of this record.
+    pub fn is_signed_as(&self, signature: &Signature) -> bool {
+        signature.is_of(Purpose::Record, self.signed_text().as_bytes())
+    }
+
     /// What a signature of this record signs: its canonical form without `signature` and `check`.
-    pub fn signed_text(&self) -> String {
+    fn signed_text(&self) -> String {
         canonical::encode(&Self { signature: None, ..self.clone() })
     }
 
@@ -175,19 +191,19 @@ mod tests {
         let mut record = record();
         let (unsigned, _) = record.encode().unwrap();
         let signer = crate::format::signature::tests::signer();
-        record.signature = Some(Box::new(signer.sign(&record.signed_text())));
+        record.sign(&signer);
         let (line, digest) = record.encode().unwrap();
         let text = std::str::from_utf8(&line).unwrap();
         assert!(text.contains(r#""signature":{"key":""#), "{text}");
         let (parsed, found) = Record::parse(&line).unwrap();
         assert_eq!((&parsed, found), (&record, digest));
-        assert!(parsed.signature.as_ref().unwrap().is_of(&parsed.signed_text()));
+        assert!(parsed.is_signed_as(parsed.signature.as_ref().unwrap()));
         let check = |line: &[u8]| -> Value {
             serde_json::from_slice::<Value>(line).unwrap()["check"].clone()
         };
         assert_ne!(check(&unsigned), check(&line), "a flip in the signature is seen");
         record.actor.uid += 1;
-        assert!(!parsed.signature.unwrap().is_of(&record.signed_text()));
+        assert!(!record.is_signed_as(&parsed.signature.unwrap()));
     }
 
     #[test]
