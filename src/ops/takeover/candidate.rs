@@ -62,6 +62,8 @@ pub(super) struct Candidate {
     pub uid: u32,
     pub noted: Noted,
     pub parts: Vec<Part>,
+    /// Of all parts.
+    pub part_bytes: u64,
     /// Sealing its directory would take other files than these, so they have to be listed.
     pub is_listed: bool,
     /// Why its directory cannot be sealed.
@@ -74,6 +76,7 @@ impl Candidate {
         assert!(!files.is_empty(), "a model has a file");
         let contents = files.iter().filter_map(|file| file.scanned.content.as_ref());
         let parts = parts_of(contents);
+        let part_bytes = parts.iter().map(|part| u64::from(part.bytes)).sum();
         let main = main_of(&files);
         let path = match shape {
             Shape::File | Shape::Group => place.join(&main.reading.name),
@@ -85,7 +88,7 @@ impl Candidate {
         let (modified, uid) = (modified.unwrap_or_default(), main.reading.uid);
         let (name, noted) = (Name::of_path(&path), Noted::default());
         let (is_listed, unfit) = (false, None);
-        Self { path, shape, files, name, modified, uid, noted, parts, is_listed, unfit }
+        Self { path, shape, files, name, modified, uid, noted, parts, part_bytes, is_listed, unfit }
     }
 
     /// A state that a tool kept; what its files hold is `scanned`.
@@ -193,10 +196,6 @@ impl Candidate {
         calls.dedup();
         calls
     }
-
-    pub fn part_bytes(&self) -> u64 {
-        self.parts.iter().map(|part| u64::from(part.bytes)).sum()
-    }
 }
 
 /// Whether a sorted list is part of another, each element as often.
@@ -211,11 +210,15 @@ fn main_of(files: &[CandidateFile]) -> &CandidateFile {
     files.iter().max_by_key(key).expect("a model has a file")
 }
 
-/// How many bytes each two models have in common, the one with the lower place first.
-pub(super) fn overlaps(candidates: &[Candidate]) -> HashMap<(usize, usize), u64> {
+/// How many bytes each two of these models have in common, the one with the lower place first; those that
+/// have none are not there.
+pub(super) fn overlaps(
+    candidates: &[Candidate],
+    places: impl Iterator<Item = usize>,
+) -> HashMap<(usize, usize), u64> {
     let mut sharers = HashMap::<Part, Vec<usize>>::new();
-    for (place, candidate) in candidates.iter().enumerate() {
-        for part in &candidate.parts {
+    for place in places {
+        for part in &candidates[place].parts {
             let sharers = sharers.entry(*part).or_default();
             if sharers.len() <= SHARERS_MAX {
                 sharers.push(place);

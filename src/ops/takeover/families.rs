@@ -43,20 +43,21 @@ pub(super) fn families(candidates: &mut [Candidate], root: &Path) -> Families {
     read_numbers(candidates);
     let candidates = &*candidates;
     let copies = copies(candidates);
-    let common = overlaps(candidates);
+    let originals = (0..candidates.len()).filter(|place| !copies.contains_key(place));
+    let common = overlaps(candidates, originals);
     let mut groups = Groups::new(candidates, &copies);
     groups.join_by_name();
     groups.join_by_architecture();
     groups.join_by_overlap(&common);
     let mut families = Families { copies, ..Families::default() };
-    let mut taken = HashSet::new();
+    let mut names = Names::default();
     let mut found: Vec<_> = groups.finish();
     found.sort_by_cached_key(|members| {
         let first = members.iter().map(|place| &candidates[*place].path).min();
         (name_of(candidates, members, root), first.cloned())
     });
     for members in found {
-        let name = unused(&name_of(candidates, &members, root), &mut taken);
+        let name = names.unused(&name_of(candidates, &members, root));
         let members = order::ordered(candidates, members);
         families.families.push(Family { name, members });
     }
@@ -66,13 +67,21 @@ pub(super) fn families(candidates: &mut [Candidate], root: &Path) -> Families {
 
 impl Families {
     fn find_nearest(&mut self, candidates: &[Candidate], common: &HashMap<(usize, usize), u64>) {
-        for family in &self.families {
-            for (index, place) in family.members.iter().enumerate() {
-                let percent = |before: &usize| percent_common(candidates, common, *before, *place);
-                let earlier = family.members[..index].iter().map(|it| (percent(it), *it));
-                if let Some((percent, before)) = earlier.max().filter(|(percent, _)| 0 < *percent) {
-                    self.nearest.insert(*place, (before, percent));
-                }
+        let mut places = HashMap::new();
+        for (number, family) in self.families.iter().enumerate() {
+            let members = family.members.iter().enumerate();
+            places.extend(members.map(|(order, place)| (*place, (number, order))));
+        }
+        for ((a, b), bytes) in common {
+            let ((family, order_a), (other, order_b)) = (places[a], places[b]);
+            let percent = percent_common(candidates, *bytes, *a, *b);
+            if family != other || percent == 0 {
+                continue;
+            }
+            let (before, place) = if order_a < order_b { (*a, *b) } else { (*b, *a) };
+            let nearest = self.nearest.entry(place).or_insert((before, percent));
+            if (nearest.1, nearest.0) < (percent, before) {
+                *nearest = (before, percent);
             }
         }
     }
@@ -102,67 +111,48 @@ fn read_numbers(candidates: &mut [Candidate]) {
     }
 }
 
-/// How much of the larger of two models is in the other, of 100.
-fn percent_common(
-    candidates: &[Candidate],
-    common: &HashMap<(usize, usize), u64>,
-    a: usize,
-    b: usize,
-) -> u64 {
-    let common = common.get(&(a.min(b), a.max(b))).copied().unwrap_or(0);
-    let larger = candidates[a].part_bytes().max(candidates[b].part_bytes());
+/// How much of the larger of two models is in the other, of 100; so many bytes are in both.
+fn percent_common(candidates: &[Candidate], bytes: u64, a: usize, b: usize) -> u64 {
+    let larger = candidates[a].part_bytes.max(candidates[b].part_bytes);
     // Rounded down: 100 means that all is the same.
-    (common * 100).checked_div(larger).unwrap_or(0)
+    (bytes * 100).checked_div(larger).unwrap_or(0)
 }
 
 /// Which candidates hold nothing that another does not.
 fn copies(candidates: &[Candidate]) -> BTreeMap<usize, usize> {
     let digests: Vec<_> = candidates.iter().map(Candidate::digests).collect();
-    let mut holders = HashMap::<BlobDigest, Vec<usize>>::new();
-    for (place, digests) in digests.iter().enumerate() {
-        let mut digests: Vec<_> = digests.iter().flatten().copied().collect();
-        digests.dedup();
-        digests.iter().for_each(|digest| holders.entry(*digest).or_default().push(place));
-    }
-    // The most likely originals first: whatever they hold too is a copy.
+    // The most likely originals first: whatever holds the same, or less, is a copy.
     let mut places: Vec<usize> = (0..candidates.len()).collect();
     places.sort_by_cached_key(|place| originality(&candidates[*place]));
     let rank: HashMap<usize, usize> = places.iter().copied().zip(0..).collect();
-    let mut copies = BTreeMap::new();
-    for place in places.iter().rev() {
-        let Some(own) = digests[*place].as_ref().filter(|_| 0 < candidates[*place].bytes()) else {
+    let (mut copies, mut firsts) = (BTreeMap::new(), HashMap::new());
+    let mut holders = HashMap::<BlobDigest, Vec<usize>>::new();
+    for place in places {
+        let Some(own) = digests[place].as_ref().filter(|_| 0 < candidates[place].bytes()) else {
             continue;
         };
+        if let Some(first) = firsts.get(own) {
+            copies.insert(place, *first);
+            continue;
+        }
+        firsts.insert(own, place);
+        let mut once = own.clone();
+        once.dedup();
+        once.into_iter().for_each(|digest| holders.entry(digest).or_default().push(place));
+    }
+    for (own, place) in firsts {
         let rarest = own.iter().min_by_key(|digest| holders[*digest].len());
-        let Some(rarest) = rarest else { continue };
-        let holds = |other: &usize| {
-            let all = digests[*other].as_ref().expect("it is a holder");
-            let is_larger = own.len() < all.len();
-            other != place
-                && !copies.contains_key(other)
-                && (is_larger || own.len() == all.len() && rank[other] < rank[place])
-                && is_part(own, all)
-        };
-        let mut others = holders[rarest].iter().copied().filter(|other| holds(other));
-        let first = others.next();
-        let best = others.fold(first, |best, other| best.min_by_rank(other, &rank));
-        if let Some(original) = best {
-            copies.insert(*place, original);
+        let others = rarest.into_iter().flat_map(|digest| &holders[digest]);
+        let all = |other: usize| digests[other].as_ref().expect("it is a holder");
+        let larger = others.copied().filter(|it| own.len() < all(*it).len());
+        let whole = larger.filter(|other| is_part(own, all(*other)));
+        if let Some(original) = whole.min_by_key(|other| rank[other]) {
+            copies.insert(place, original);
         }
     }
     // A copy of a copy is one of the original.
     let ends: Vec<_> = copies.keys().map(|place| (*place, end_of(&copies, *place))).collect();
     ends.into_iter().collect()
-}
-
-trait MinByRank {
-    fn min_by_rank(self, other: usize, rank: &HashMap<usize, usize>) -> Self;
-}
-
-impl MinByRank for Option<usize> {
-    fn min_by_rank(self, other: usize, rank: &HashMap<usize, usize>) -> Self {
-        self.filter(|best| rank[best] < rank[&other]).or(Some(other))
-    }
 }
 
 fn end_of(copies: &BTreeMap<usize, usize>, place: usize) -> usize {
@@ -275,16 +265,14 @@ impl<'a> Groups<'a> {
     }
 
     fn join_by_overlap(&mut self, common: &HashMap<(usize, usize), u64>) {
-        let places: HashSet<usize> = self.places.iter().copied().collect();
-        let mut pairs: Vec<_> = common.keys().copied().collect();
-        pairs.retain(|(a, b)| places.contains(a) && places.contains(b));
+        let mut pairs: Vec<_> = common.iter().collect();
         pairs.sort_unstable();
-        for (a, b) in pairs {
-            let percent = percent_common(self.candidates, common, a, b);
+        for ((a, b), bytes) in pairs {
+            let percent = percent_common(self.candidates, *bytes, *a, *b);
             let is_likely = OVERLAP_PERCENT_LIKELY <= percent
-                && are_compatible(&self.candidates[a], &self.candidates[b]);
+                && are_compatible(&self.candidates[*a], &self.candidates[*b]);
             if is_likely || OVERLAP_PERCENT_SURE <= percent {
-                self.join(a, b);
+                self.join(*a, *b);
             }
         }
     }
@@ -331,10 +319,91 @@ fn sanitized(text: &str) -> String {
     if name.is_empty() { NAMELESS.to_owned() } else { name }
 }
 
-/// The name, or one with a number behind it where that is taken.
-fn unused(name: &str, taken: &mut HashSet<String>) -> ModelName {
-    let numbered = (2_u64..).map(|number| format!("{name}-{number}"));
-    let mut names = std::iter::once(name.to_owned()).chain(numbered);
-    let free = names.find(|name| taken.insert(name.to_lowercase())).expect("numbers do not end");
-    free.parse().expect("it was made of the characters of a name")
+/// Names of models that are taken.
+#[derive(Default)]
+struct Names {
+    /// In lower case.
+    taken: HashSet<String>,
+    /// The number that is tried next behind a name that was taken.
+    next: HashMap<String, u64>,
+}
+
+impl Names {
+    /// The name, or one with a number behind it where that is taken.
+    fn unused(&mut self, name: &str) -> ModelName {
+        let mut free = name.to_owned();
+        while !self.taken.insert(free.to_lowercase()) {
+            let number = self.next.entry(name.to_lowercase()).or_insert(2);
+            free = format!("{name}-{number}");
+            *number += 1;
+        }
+        free.parse().expect("it was made of the characters of a name")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::candidate::CandidateFile;
+    use super::super::kinds::{Kind, Role};
+    use super::super::scan::{Content, Part, Reading, Scanned};
+    use super::super::units::Shape;
+    use super::*;
+
+    /// A file of so many seconds, with parts of these numbers, 1000 bytes each.
+    fn candidate(path: &str, seconds: i64, parts: &[u64]) -> Candidate {
+        let parts: Vec<_> = parts.iter().map(|id| Part { id: *id, bytes: 1_000 }).collect();
+        let digest = BlobDigest::of(format!("{parts:?}").as_bytes());
+        let content = Content { digest, chunks: Vec::new(), parts, architecture: None };
+        let scanned = Scanned { content: Some(content), fault: None, calls: Vec::new() };
+        let kind = Kind { word: "onnx", role: Role::Model, is_pointer: false, is_seen: true };
+        let path = Path::new(path);
+        let reading = Reading {
+            source: Path::new("/r").join(path),
+            name: path.file_name().expect("it has one").into(),
+            bytes: 1_000,
+            modified: crate::format::manifest::Mtime { seconds, nanos: 0 },
+            uid: 0,
+            kind,
+            keeper: None,
+        };
+        let place = path.parent().expect("a path").to_owned();
+        Candidate::new(place, Shape::File, vec![CandidateFile { reading, scanned }])
+    }
+
+    #[test]
+    fn very_many_equal_files_are_copies_of_the_first() {
+        let mut candidates: Vec<_> = (0..20_000)
+            .map(|number| candidate(&format!("d{number}/m.onnx"), number, &[1]))
+            .collect();
+        let found = families(&mut candidates, Path::new("/r"));
+        assert_eq!(found.families.len(), 1);
+        assert_eq!(found.families[0].members, [0]);
+        assert_eq!(found.copies.len(), 19_999);
+        assert!(found.copies.values().all(|original| *original == 0));
+    }
+
+    #[test]
+    fn the_nearest_is_the_earlier_one_with_most_in_common() {
+        let mut candidates = [
+            candidate("m_v1.onnx", 1, &[1, 2, 3, 4]),
+            candidate("m_v2.onnx", 2, &[2, 3, 4, 5]),
+            candidate("m_v3.onnx", 3, &[3, 4, 5, 6]),
+            candidate("m_v3 copy.onnx", 4, &[3, 4, 5, 6]),
+            candidate("other.onnx", 5, &[1]),
+        ];
+        let found = families(&mut candidates, Path::new("/r"));
+        assert_eq!(found.families[0].members, [0, 1, 2]);
+        assert_eq!(found.copies, BTreeMap::from([(3, 2)]));
+        assert_eq!(found.nearest, BTreeMap::from([(1, (0, 75)), (2, (1, 75))]));
+    }
+
+    #[test]
+    fn names_that_are_taken_get_the_next_number() {
+        let mut names = Names::default();
+        let given: Vec<_> =
+            ["m", "M", "m-2", "m"].map(|name| names.unused(name).to_string()).into();
+        assert_eq!(given, ["m", "M-2", "m-2-2", "m-3"]);
+        let many = (0..100_000).map(|_| names.unused("n").to_string());
+        assert_eq!(many.last().expect("some"), "n-100000");
+    }
 }
