@@ -102,6 +102,12 @@ pub fn cut(text: String) -> String {
     }
 }
 
+/// The bytes of the file.
+pub fn encode(members: &Map<String, Value>) -> Vec<u8> {
+    let text = serde_json::to_string_pretty(members).expect("it has text keys only");
+    (text + "\n").into_bytes()
+}
+
 /// Reads a record that was left as a file; anybody may have written to it meanwhile.
 pub(super) fn read(bytes: &[u8], found: &mut Found) -> Result<(), String> {
     if 2 * RECORD_BYTES_MAX < bytes.len() {
@@ -141,7 +147,7 @@ mod tests {
         });
         assert_eq!(members, expected);
         let mut found = Found::default();
-        read(members.to_string().as_bytes(), &mut found).unwrap();
+        read(&encode(members.as_object().unwrap()), &mut found).unwrap();
         assert_eq!((Value::Object(found.members), found.notes.len()), (expected, 0));
     }
 

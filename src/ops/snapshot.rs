@@ -202,7 +202,7 @@ impl Workspace {
         let directory = frozen.directory().try_clone();
         let directory = directory.map_err(|e| OpsError::file("open", frozen.path(), e))?;
         let root = Root::Directory(directory.into());
-        let walked = root.walk()?;
+        let walked = root.walk_beside(&options.captured)?;
         self.seal(
             context,
             options,
@@ -221,7 +221,7 @@ impl Workspace {
     ) -> Result<SnapshotReport, OpsError> {
         if !context.assume {
             let root = Root::outside(&options.source)?;
-            let walked = root.walk()?;
+            let walked = root.walk_beside(&options.captured)?;
             let mut open = |path: &Path| root.open_file(path);
             return self.seal(context, options, walked, &mut open, None, progress);
         }
@@ -245,7 +245,9 @@ impl Workspace {
             let opener = scope.spawn(move || {
                 identity::run_as(caller.uid, caller.gid, &caller.groups, move || {
                     let opened = Root::outside(&options.source);
-                    let root = match opened.and_then(|root| Ok((root.walk()?, root))) {
+                    let root = match opened
+                        .and_then(|root| Ok((root.walk_beside(&options.captured)?, root)))
+                    {
                         Ok((walked, root)) => {
                             // The other side is waiting for exactly this.
                             let _ = tell.send(Ok(walked));

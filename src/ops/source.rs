@@ -6,14 +6,17 @@
 use std::collections::VecDeque;
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use serde_json::{Map, Value};
+
 use super::compose::Composed;
 use super::{OpsError, Source};
+use crate::capture::record;
 use crate::format::manifest::{
     DEPTH_MAX, ENTRY_COUNT_MAX, EntryIndex, METADATA_NAME, Mtime, Node, PATH_BYTES_MAX, Tree,
 };
@@ -110,7 +113,16 @@ impl Root {
     /// # Errors
     /// `Unfit` with the path of the first thing that cannot be part of a version.
     pub fn walk(&self) -> Result<SourceTree, OpsError> {
-        let mut walk = Walk::default();
+        self.walk_beside(&Map::new())
+    }
+
+    /// Walks the source, in which the record of a run that is `captured` may lie: that is no file of the
+    /// version.
+    ///
+    /// # Errors
+    /// As [`Root::walk`].
+    pub fn walk_beside(&self, captured: &Map<String, Value>) -> Result<SourceTree, OpsError> {
+        let mut walk = Walk { record: record::encode(captured), ..Walk::default() };
         match self {
             Self::Directory(root) => walk.directory(root)?,
             Self::File { parent, name } => walk.single_file(parent, name)?,
@@ -132,6 +144,8 @@ struct Pending {
 struct Walk {
     found: SourceTree,
     pending: VecDeque<Pending>,
+    /// What the file with it would have in it.
+    record: Vec<u8>,
 }
 
 impl Walk {
@@ -181,6 +195,7 @@ impl Walk {
         let mut names: Vec<Vec<u8>> =
             listed.into_iter().map(|entry| entry.name.as_bytes().to_vec()).collect();
         if depth == 0 {
+            names.retain(|name| name != record::NAME.as_bytes() || !self.is_captured(&directory));
             self.found.has_user_metadata = names.iter().any(|name| name == METADATA_NAME);
             if !self.found.has_user_metadata {
                 names.push(METADATA_NAME.to_vec());
@@ -203,6 +218,16 @@ impl Walk {
         }
         self.found.tree.set_children(index, first..self.found.tree.entry_count());
         Ok(())
+    }
+
+    /// Whether a directory has the record that is captured, and no other.
+    fn is_captured(&self, directory: &OwnedFd) -> bool {
+        let flags = libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK;
+        let opened = at::open_at(directory, OsStr::new(record::NAME), flags, 0).map(File::from);
+        let mut bytes = Vec::new();
+        let limit = self.record.len() as u64 + 1;
+        let read = opened.and_then(|file| file.take(limit).read_to_end(&mut bytes));
+        read.is_ok() && bytes == self.record
     }
 
     fn check_user_metadata(&self, directory: &OwnedFd) -> Result<(), OpsError> {
@@ -397,7 +422,28 @@ mod tests {
     fn walk(make: impl FnOnce(&Path)) -> Result<SourceTree, OpsError> {
         let directory = tempfile::tempdir().unwrap();
         make(directory.path());
-        Root::open(directory.path()).unwrap().walk()
+        Root::open(directory.path()).unwrap().walk_beside(&captured())
+    }
+
+    fn captured() -> Map<String, Value> {
+        serde_json::from_str(r#"{"run": {"exit_code": 0, "duration_s": 0.1}}"#).unwrap()
+    }
+
+    #[test]
+    fn the_record_that_is_captured_is_no_file_of_the_version() {
+        let names = |bytes: &[u8], place: &str| {
+            let found = walk(|root| {
+                fs::create_dir(root.join("d")).unwrap();
+                fs::write(root.join("w"), "1").unwrap();
+                fs::write(root.join(place), bytes).unwrap();
+            });
+            found.unwrap().files.len()
+        };
+        assert_eq!(names(&record::encode(&captured()), record::NAME), 1);
+        assert_eq!(names(&record::encode(&captured()), "d/modelfs-run.json"), 2);
+        for another in [&b"{}"[..], b"", &[&record::encode(&captured())[..], b" "].concat()] {
+            assert_eq!(names(another, record::NAME), 2);
+        }
     }
 
     #[test]

@@ -102,14 +102,19 @@ pub struct ForegroundReport {
     pub signals: Vec<&'static str>,
 }
 
-/// Runs a command to its end. Signals to us are passed on to it, those from the terminal left out,
-/// which it gets by itself.
+/// Runs a command to its end, and `begun` once it is started. Signals to us are passed on to it, those from
+/// the terminal left out, which it gets by itself.
 ///
 /// # Errors
 /// Where it cannot be started.
-pub fn run(command: &mut Command, signals: &HeldSignals) -> io::Result<ForegroundReport> {
+pub fn run(
+    command: &mut Command,
+    signals: &HeldSignals,
+    begun: impl FnOnce(),
+) -> io::Result<ForegroundReport> {
     // The child starts without our mask: the standard library sees to that.
     let mut child = command.spawn()?;
+    begun();
     let mut received = Vec::new();
     let status = wait(&mut child, signals, &mut received)?;
     let ending = match (status.code(), status.signal()) {

@@ -270,6 +270,46 @@ fn a_kill_of_either_leaves_the_draft_as_it_is() {
 }
 
 #[test]
+fn a_record_is_there_until_there_is_a_version() {
+    let workshop = Workshop::new();
+    let out = workshop.repository.path.join("out");
+    let record = out.join("modelfs-run.json");
+    let run = |words: &[&str]| {
+        workshop.run(&[&["run", "--output", "out", "--seal-on-success", "--"], words].concat())
+    };
+    run(&["sh", "-c", "echo w > out/w; exit 3"]).exits(3);
+    let first = fs::read(&record).expect("a record");
+    run(&["no-such-program"]).exits(4);
+    assert_eq!(fs::read(&record).expect("still of what is there"), first);
+    // It told of another command, not of this one.
+    run(&["sh", "-c", "while [ -e out/modelfs-run.json ]; do sleep 0.01; done; exit 1"]).exits(1);
+    // The daemon does not answer while the version is to be sealed.
+    let mut command = workshop.command(&["run", "--output", "out", "--seal-on-success", "--"]);
+    fs::remove_file(&record).expect("it is there");
+    let daemon = workshop.mount.pid();
+    let stop = format!("kill -STOP {daemon}; echo x > out/w");
+    let mut child = command.args(["sh", "-c", &stop]).spawn().expect("it starts");
+    wait_for("the record", || record.exists().then_some(()));
+    kill(child.id(), "TERM");
+    assert_eq!(status_number(child.wait().expect("it ends")), 143);
+    kill(daemon, "CONT");
+    let text = fs::read_to_string(&record).expect("a record");
+    let left: Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!(left["run"]["exit_code"], 0);
+    run(&["sh", "-c", "echo y > out/w"]).ok().says("1 file");
+    assert_eq!(fs::read_dir(&out).expect("it is there").count(), 1, "as the command made it");
+}
+
+#[test]
+fn the_exit_status_is_that_of_the_command_whatever_becomes_of_the_record() {
+    let workshop = Workshop::new();
+    let script = "mkdir -p out/modelfs-run.json/x; echo w > out/w; exit 7";
+    let run = ["run", "--output", "out", "--", "sh", "-c", script];
+    let answer = workshop.run(&run).exits(7).says("cannot write").says("out/modelfs-run.json");
+    assert!(!answer.stderr.contains("nothing was made"), "{answer:?}");
+}
+
+#[test]
 fn two_trainings_never_write_to_one_place() {
     let workshop = Workshop::new();
     let endless =

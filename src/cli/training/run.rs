@@ -1,7 +1,7 @@
 //! `modelfs run`: one training, in the foreground, as if it had been started without us.
 
 use std::ffi::OsString;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -19,7 +19,7 @@ use crate::cli::client::StorePlace;
 use crate::cli::config::{self, DRAFT_VARIABLE};
 use crate::cli::failure::{EXIT_DONE, failure_with_hint, of_config, of_io};
 use crate::cli::mount::Shown;
-use crate::cli::{ask, print, render, say_text};
+use crate::cli::{ask, print, render, say, say_text};
 use crate::format::names::ModelName;
 use crate::ops::{Failure, FailureKind, Report, Request, SnapshotReport, Source};
 use crate::sys::child::Ending;
@@ -42,6 +42,16 @@ struct Place {
     _lock: Option<DirectoryLock>,
 }
 
+/// The record of a run that is over.
+enum Left {
+    /// In this file.
+    Record(PathBuf),
+    /// Nothing was made.
+    Nothing,
+    /// It could not be written, which was said.
+    Lost,
+}
+
 /// What came of it, for programs.
 #[derive(Serialize)]
 struct RunReport<'a> {
@@ -56,7 +66,7 @@ struct RunReport<'a> {
 /// Runs the command, and gives its exit status.
 ///
 /// # Errors
-/// Where it cannot be started, or what it made can neither be sealed nor recorded.
+/// Where it cannot be started, or what it made is to be sealed and cannot be.
 pub fn run(arguments: &Run, store: StorePlace<'_>, shown: Shown) -> Result<u8, Failure> {
     let directory = config::absolute(Path::new(".")).map_err(|error| of_config(&error))?;
     let mut notes = Vec::new();
@@ -79,16 +89,17 @@ pub fn run(arguments: &Run, store: StorePlace<'_>, shown: Shown) -> Result<u8, F
         source,
         experimenter: own_name()?,
     })?;
-    let (report, end) = start(words, &environment, shown)?;
+    let (report, end) = start(words, &environment, &place, shown)?;
     let mut record = recorder.end(end);
     notes.into_iter().for_each(|note| record.note(note));
     finish(arguments, &model, &place, &report, record, store, shown)
 }
 
-/// Has the command run to its end.
+/// Has the command run to its end. What an earlier one left as a record does not tell of this one.
 fn start(
     words: &[OsString],
     environment: &[(OsString, OsString)],
+    place: &Place,
     shown: Shown,
 ) -> Result<(ForegroundReport, End), Failure> {
     let (program, rest) = words.split_first().expect("the arguments ask for one");
@@ -100,7 +111,7 @@ fn start(
     let held = HeldSignals::hold();
     let held = held.map_err(|error| of_io("cannot hold signals back", &error))?;
     let begun = Instant::now();
-    let ran = foreground::run(&mut command, &held);
+    let ran = foreground::run(&mut command, &held, || forget(&place.directory, shown));
     let report = ran.map_err(|error| {
         let what = format!("cannot start `{}`", program.display());
         Failure { hint: Some("nothing was recorded".to_owned()), ..of_io(what, &error) }
@@ -124,31 +135,42 @@ fn finish(
     let members = record.finish();
     let exit = exit_of(report.ending);
     let was_ended = report.signals.iter().any(|signal| END_SIGNALS.contains(signal));
+    // First of all: whatever happens from now on, it is there.
+    let left = leave(&place.directory, &members).unwrap_or_else(|failure| {
+        say(&failure, shown);
+        Left::Lost
+    });
     let mut report = RunReport { model, exit, sealed: None, record: None };
     if arguments.seal_on_success && exit == EXIT_DONE && !was_ended {
-        // The record is worth more than a second failure.
-        let sealed = seal(arguments, model, place, &members, store)
-            .inspect_err(|_| drop(leave(&place.directory, &members)))?;
-        return answer(&RunReport { sealed: Some(&sealed), ..report }, shown);
+        let sealed = seal(arguments, model, place, &members, store)?;
+        // With a draft it went; another directory is left as the command made it.
+        if matches!(place.source, Source::Path(_)) {
+            forget(&place.directory, shown);
+        }
+        return answer(&RunReport { sealed: Some(&sealed), ..report }, &left, shown);
     }
-    let left = leave(&place.directory, &members)?;
-    report.record = left.as_deref();
-    answer(&report, shown)
+    if let Left::Record(file) = &left {
+        report.record = Some(file);
+    }
+    answer(&report, &left, shown)
 }
 
-fn answer(report: &RunReport<'_>, shown: Shown) -> Result<u8, Failure> {
-    match (shown, report.sealed, report.record) {
+fn answer(report: &RunReport<'_>, left: &Left, shown: Shown) -> Result<u8, Failure> {
+    match (shown, report.sealed, left) {
         (Shown::Json, ..) => {
             print(&(serde_json::to_string(report).expect("a report has text keys only") + "\n"))?;
         }
         (Shown::Text, Some(sealed), _) => {
             say_text(&render::text(&Report::Snapshot(sealed.clone())))
         }
-        (Shown::Text, None, Some(file)) => {
+        (Shown::Text, None, Left::Record(file)) => {
             let model = report.model;
             say_text(&format!("not sealed: how `{model}` was made is in {}\n", file.display()));
         }
-        (Shown::Text, None, None) => say_text("nothing was made, nothing is recorded\n"),
+        (Shown::Text, None, Left::Nothing) => {
+            say_text("nothing was made, nothing is recorded\n");
+        }
+        (Shown::Text, None, Left::Lost) => {}
     }
     Ok(report.exit)
 }
@@ -173,7 +195,7 @@ fn model_of(root: &Path) -> Result<ModelName, Failure> {
     })
 }
 
-/// The draft in the mount, or the directory that was named; without what an earlier run left there.
+/// The draft in the mount, or the directory that was named.
 fn find_place(arguments: &Run, model: &ModelName, store: StorePlace<'_>) -> Result<Place, Failure> {
     let (directory, source) = match &arguments.output {
         Some(directory) => output(directory)?,
@@ -186,13 +208,7 @@ fn find_place(arguments: &Run, model: &ModelName, store: StorePlace<'_>) -> Resu
         let hint = format!("`--add` seals that too; else: rm -r {}/*", place.directory.display());
         return Err(failure_with_hint(FailureKind::Busy, message, hint));
     }
-    let left = place.directory.join(record::NAME);
-    match fs::remove_file(&left) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(of_io(format!("cannot remove `{}`", left.display()), &error))
-        }
-        _ => Ok(place),
-    }
+    Ok(place)
 }
 
 /// Takes a directory until the command has ended, and all that it started. Some file systems know no locks.
@@ -263,14 +279,32 @@ fn seal(
     }
 }
 
-/// Leaves the record beside what was made; `None` where nothing was.
-fn leave(directory: &Path, members: &Map<String, Value>) -> Result<Option<PathBuf>, Failure> {
+/// Leaves the record beside what was made, whole or not at all.
+fn leave(directory: &Path, members: &Map<String, Value>) -> Result<Left, Failure> {
     if made_in(directory)?.is_none() {
-        return Ok(None);
+        return Ok(Left::Nothing);
     }
     let file = directory.join(record::NAME);
-    let text = serde_json::to_string_pretty(members).expect("it has text keys only") + "\n";
-    fs::write(&file, text)
-        .map_err(|error| of_io(format!("cannot write `{}`", file.display()), &error))?;
-    Ok(Some(file))
+    let temporary = directory.join(format!(".{}~{}", record::NAME, std::process::id()));
+    let written = fs::write(&temporary, record::encode(members))
+        .and_then(|()| File::open(&temporary)?.sync_all())
+        .and_then(|()| fs::rename(&temporary, &file));
+    match written {
+        Ok(()) => Ok(Left::Record(file)),
+        Err(error) => {
+            let _ = fs::remove_file(&temporary);
+            Err(of_io(format!("cannot write `{}`", file.display()), &error))
+        }
+    }
+}
+
+/// Removes a record, if there is one; where that cannot be done it is said.
+fn forget(directory: &Path, shown: Shown) {
+    let file = directory.join(record::NAME);
+    match fs::remove_file(&file) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            say(&of_io(format!("cannot remove `{}`", file.display()), &error), shown);
+        }
+        _ => {}
+    }
 }
