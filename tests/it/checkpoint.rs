@@ -14,7 +14,7 @@ pub fn checkpoint(bench: &Bench) -> PathBuf {
     bench.store.join("catalog/checkpoint")
 }
 
-fn record(bench: &Bench, seq: u64) -> PathBuf {
+pub fn record(bench: &Bench, seq: u64) -> PathBuf {
     bench.store.join(format!("history/{seq:020}.json"))
 }
 
@@ -139,7 +139,7 @@ fn what_is_no_file_in_the_place_of_a_checkpoint_hinders_nobody() {
 }
 
 /// The number of the newest record.
-fn newest(bench: &Bench) -> u64 {
+pub fn newest(bench: &Bench) -> u64 {
     (1..).take_while(|seq| record(bench, *seq).exists()).last().expect("records")
 }
 

@@ -31,14 +31,16 @@ struct Index {
 }
 
 /// What somebody changes.
-struct Parts {
+pub struct Parts {
     signature: Option<Signature>,
     state: Vec<u8>,
-    models: Vec<(Model, Vec<u8>)>,
+    pub models: Vec<(Model, Vec<u8>)>,
+    /// A place in the index, and the bits there that are turned.
+    pub flip: Option<(usize, u8)>,
 }
 
 /// Writes a checkpoint anew as `change` wants it, all its checks made to fit, but for a signature.
-fn forge(path: &Path, change: impl FnOnce(&mut Parts)) {
+pub fn forge(path: &Path, change: impl FnOnce(&mut Parts)) {
     forge_with(path, None, change);
 }
 
@@ -55,7 +57,8 @@ fn forge_with(path: &Path, signer: Option<&Signer>, change: impl FnOnce(&mut Par
     let index: Index = rmp_serde::from_slice(&plain(&trailer.index)).expect("an index");
     let models = index.models.into_iter().map(|(model, section)| (model, plain(&section)));
     let state = rmp_serde::to_vec_named(&index.state).expect("it was read");
-    let mut parts = Parts { signature: trailer.signature, state, models: models.collect() };
+    let models = models.collect();
+    let mut parts = Parts { signature: trailer.signature, state, models, flip: None };
     change(&mut parts);
     let mut forged = Vec::new();
     let mut put = |plain: &[u8]| {
@@ -67,7 +70,12 @@ fn forge_with(path: &Path, signer: Option<&Signer>, change: impl FnOnce(&mut Par
         parts.models.into_iter().map(|(model, body)| (model, put(&body))).collect::<Vec<_>>();
     let state = rmp_serde::from_slice(&parts.state).expect("of the same form");
     let index = Index { state, models, line: index.line };
-    let index = put(&rmp_serde::to_vec_named(&index).expect("it was read"));
+    let mut index = rmp_serde::to_vec_named(&index).expect("it was read");
+    if let Some((at, bits)) = parts.flip {
+        let at = at % index.len();
+        index[at] ^= bits;
+    }
+    let index = put(&index);
     let trailer = Trailer { index, signature: parts.signature, ..trailer };
     forged.extend(signer.map_or(trailer, |signer| trailer.sign(signer)).encode());
     fs::write(path, forged).expect("it is ours");
@@ -93,7 +101,7 @@ fn move_prod(parts: &mut Parts) {
 }
 
 /// As `small_store`, with a policy.
-fn store() -> Bench {
+pub fn store() -> Bench {
     let bench = small_store();
     let policy: PathBuf = bench.write("policy.toml", POLICY);
     bench.cli(&["policy", "set", policy.to_str().expect("text")]).ok();

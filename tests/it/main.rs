@@ -20,6 +20,7 @@ mod damage;
 mod diff;
 mod documents;
 mod draft;
+mod edited;
 mod faults;
 mod fingerprint;
 mod forged;

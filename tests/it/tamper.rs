@@ -64,7 +64,7 @@ impl Place {
     }
 }
 
-fn context() -> Context {
+pub fn context() -> Context {
     let (user, door) = ("auditor".to_owned(), Door::Cli);
     let caller = Caller { user, uid: 0, gid: 0, groups: Vec::new(), door };
     Context { caller, now: Timestamp::now(), assume: false }
