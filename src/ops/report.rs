@@ -202,12 +202,12 @@ pub struct BreakGlassReport {
     pub seq: u64,
 }
 
-/// Sizes of a store, or of one version: how much is in it, and how little it takes.
+/// Sizes of what the caller may read of a store, or of one version: how much it is, and how little it takes.
 ///
 /// `logical_bytes` less what duplicates and codecs save is `stored_bytes`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StatsReport {
-    /// `churn/v7`; `None`: the whole store.
+    /// `churn/v7`; `None`: the store.
     pub version: Option<String>,
     pub models: u64,
     pub versions: u64,
@@ -229,7 +229,7 @@ pub struct StatsReport {
     pub missing_chunks: u64,
     /// By codec, those that occur.
     pub codecs: Vec<CodecStats>,
-    /// Of the whole store: what its files take.
+    /// Of the whole store, for who owns the root: what its files take.
     #[serde(flatten)]
     pub disk: Option<DiskStats>,
     /// Of a version: what it shares.
@@ -263,7 +263,7 @@ pub struct DiskStats {
     pub hot_bytes: u64,
 }
 
-/// What a version has in common with all others of the store.
+/// What a version has in common with all others that the caller may read.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SharingStats {
     /// Chunks that no other version has.

@@ -93,17 +93,18 @@ impl Workspace {
         }
     }
 
-    /// How the store is doing, with the snapshots of models that the caller may read; the daemon adds
+    /// How the store is doing, as far as it concerns models that the caller may read; the daemon adds
     /// itself.
     ///
     /// # Errors
-    /// When the file system does not say how much space it has.
+    /// When the caller may not list the models, or the file system does not say how much space it has.
     pub fn status(&self, context: &Context) -> Result<StatusReport, OpsError> {
         let space = self
             .space()
             .map_err(|e| OpsError::file("ask for the space of", self.directory(), e))?;
         let (mut sealing, mut hot) = (self.sealing(), self.hot_status());
         let state = self.state();
+        super::permit_access(context, state.root_access(), Action::Read, "the store")?;
         sealing.retain(|of| {
             // One that is still to be made is as open as the root.
             let access = state.model(&of.model).map_or(state.root_access(), |model| model.access);
@@ -114,14 +115,15 @@ impl Workspace {
         };
         hot.warming = hot.warming.filter(is_seen);
         let head = state.head();
+        let seen = || state.models().filter(|model| may_read(context, model.access));
         Ok(StatusReport {
             store: self.directory().to_owned(),
             store_id: self.store.config().store.clone(),
             format: self.store.config().format,
             seq: head.seq,
             head: head.digest,
-            models: state.models().len() as u64,
-            versions: state.models().map(Model::version_count).sum(),
+            models: seen().count() as u64,
+            versions: seen().map(Model::version_count).sum(),
             free_bytes: space.blocks_available * space.block_bytes,
             sealing,
             hot,
@@ -166,7 +168,7 @@ fn damaged_metadata(manifest: &ManifestId, why: &str) -> OpsError {
     StoreError::ManifestDamaged { manifest: *manifest, why }.into()
 }
 
-fn may_read(context: &Context, access: Access) -> bool {
+pub(super) fn may_read(context: &Context, access: Access) -> bool {
     governance::may(&context.caller, access, Action::Read) == Permission::Allowed
 }
 

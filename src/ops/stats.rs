@@ -5,13 +5,16 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use super::show::may_read;
 use super::{
     CodecStats, ContentStats, Context, DiskStats, DtypeStats, FileStats, OpsError, ShareStats,
-    SharingStats, StatsOptions, StatsReport, Workspace,
+    SharingStats, StatsOptions, StatsReport, Workspace, permit_access,
 };
 use crate::format::codec::Codec;
 use crate::format::ids::{ChunkId, ManifestId};
 use crate::format::manifest::{ChunkRef, FileTensors, Manifest, Node};
+use crate::governance::Action;
+use crate::registry::model::Model;
 use crate::store::{Place, StoreError};
 
 /// A version that is looked at.
@@ -78,13 +81,17 @@ impl Workspace {
             false => None,
         };
         let (disk, sharing) = match &looked[..] {
-            [only] if options.reference.is_some() => (None, Some(self.sharing(only, &chunks)?)),
-            _ => (Some(self.disk(&chunks)?), None),
+            [only] if options.reference.is_some() => {
+                (None, Some(self.sharing(context, only, &chunks)?))
+            }
+            _ if self.permit_administration(context).is_ok() => (Some(self.disk(&chunks)?), None),
+            _ => (None, None),
         };
         let versions = looked.len() as u64;
+        let readable = || self.models().into_iter().filter(|it| may_read(context, it.access));
         let models = match options.reference {
             Some(_) => 1,
-            None => self.state().models().len() as u64,
+            None => readable().count() as u64,
         };
         let saved = |from: u64, to: u64| from.cast_signed() - to.cast_signed();
         Ok(StatsReport {
@@ -106,8 +113,8 @@ impl Workspace {
         })
     }
 
-    /// The version that is asked for, or all. What names the files of every model is for who owns the
-    /// root.
+    /// The version that is asked for, or all that the caller may read. What names the files of every model
+    /// is for who owns the root.
     fn looked_at(
         &self,
         context: &Context,
@@ -121,12 +128,16 @@ impl Workspace {
         if options.files {
             self.permit_administration(context)?;
         }
-        self.all_versions()
+        let root = self.state().root_access();
+        permit_access(context, root, Action::Read, "the store")?;
+        self.readable_versions(context)
     }
 
-    fn all_versions(&self) -> Result<Vec<Looked>, OpsError> {
+    /// The versions of the models that the caller may read: sizes, too, say something of the others.
+    fn readable_versions(&self, context: &Context) -> Result<Vec<Looked>, OpsError> {
         let mut found = Vec::new();
-        for model in self.models() {
+        let is_seen = |model: &Model| may_read(context, model.access);
+        for model in self.models().into_iter().filter(is_seen) {
             for version in model.body()?.versions.iter() {
                 let reference = format!("{}/{}", model.name, version.number);
                 found.push(Looked { reference, manifest: version.manifest });
@@ -191,9 +202,14 @@ impl Workspace {
     }
 
     /// What a version shares with all others.
-    fn sharing(&self, version: &Looked, chunks: &Chunks) -> Result<SharingStats, OpsError> {
+    fn sharing(
+        &self,
+        context: &Context,
+        version: &Looked,
+        chunks: &Chunks,
+    ) -> Result<SharingStats, OpsError> {
         let mut shared: HashSet<ChunkId> = HashSet::new();
-        for other in self.all_versions()? {
+        for other in self.readable_versions(context)? {
             if other.manifest == version.manifest {
                 continue;
             }

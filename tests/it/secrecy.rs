@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::Path;
 
+use serde_json::Value;
+
 use crate::harness::{Mount, require_root};
 use crate::permissions::{DENIED, GROUP, MEMBER, OWNER, STRANGER};
 use crate::syscalls::{self, User, as_user};
@@ -128,6 +130,43 @@ fn the_history_of_a_model_has_its_own_part_of_a_step_of_several() {
     }
     mount.cli(&["history", "--verify"]).ok();
     mount.assert_sound();
+}
+
+#[test]
+fn sizes_and_counts_are_of_what_one_may_read() {
+    let mount = with_pii();
+    for (user, models) in [(STRANGER, 1), (MEMBER, 2)] {
+        for verb in ["stats", "status"] {
+            let told = mount.bench.cli_as(user, &[verb, "--json"]).ok();
+            let told: Value = serde_json::from_str(&told.stdout).expect("JSON");
+            assert_eq!(
+                (&told["models"], &told["versions"]),
+                (&models.into(), &models.into()),
+                "{verb}"
+            );
+            assert_eq!(told.get("pack_bytes"), None, "that of all is the owner's");
+        }
+    }
+    assert!(mount.bench.cli_json(&["stats"])["pack_bytes"].as_u64() > Some(0));
+    // The same content in a model that one may not see is nothing that is told.
+    let same = |model: &str, mode| {
+        syscalls::mkdir(&mount.path(model), 0o755).expect("mkdir makes a model");
+        mount.seal_files(model, &[("w", &[7; 5_000])], "the same");
+        syscalls::lchown(&mount.path(model), OWNER.uid, GROUP).expect("root may");
+        syscalls::chmod(&mount.path(model), mode).expect("root may");
+    };
+    same("seen", 0o755);
+    same("unseen", 0o750);
+    let shared = |user: User| {
+        let told = mount.bench.cli_as(user, &["stats", "seen/v1", "--json"]).ok();
+        let told: Value = serde_json::from_str(&told.stdout).expect("JSON");
+        told["sharing"]["shared"]["chunks"].as_u64()
+    };
+    assert_eq!((shared(STRANGER), shared(MEMBER)), (Some(0), Some(1)));
+    syscalls::chmod(&mount.path("."), 0o700).expect("root may");
+    for verb in ["stats", "status"] {
+        mount.bench.cli_as(STRANGER, &[verb]).exits(3).says("the store");
+    }
 }
 
 #[test]
