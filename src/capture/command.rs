@@ -4,30 +4,41 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
+use super::git;
+
 /// Names of settings whose value random numbers begin with, words joined by `_`.
 const SEEDS: [&str; 6] =
     ["seed", "global_seed", "manual_seed", "np_seed", "random_seed", "random_state"];
 /// Seeds of one command.
 const SEED_COUNT_MAX: usize = 20;
 
-/// The script, relative to `root`: the first word that names a file below it, or the module behind `-m`.
+/// The script, relative to `root`: the first file of the command below it that Git does not ignore.
 ///
-/// `directory` is where the command is started, below `root`.
+/// `directory` is where the command is started.
 pub fn entrypoint(words: &[String], directory: &Path, root: &Path) -> Option<String> {
-    let inside = |path: PathBuf| {
-        let path = path.canonicalize().ok().filter(|path| path.is_file())?;
-        let below = path.strip_prefix(root.canonicalize().ok()?).ok()?.to_owned();
-        below.to_str().map(str::to_owned)
-    };
-    words.iter().enumerate().find_map(|(index, word)| match word.as_str() {
+    let root = root.canonicalize().ok()?;
+    let mut inside = files(words, directory).filter(|file| file.starts_with(&root));
+    let script = inside.find(|file| git::tree_of(file).is_some())?;
+    script.strip_prefix(&root).ok()?.to_str().map(str::to_owned)
+}
+
+/// The working tree of the first file of the command that is in one.
+pub fn tree(words: &[String], directory: &Path) -> Option<PathBuf> {
+    files(words, directory).find_map(|file| git::tree_of(&file))
+}
+
+/// The files that words name, as the module behind `-m` does.
+fn files(words: &[String], directory: &Path) -> impl Iterator<Item = PathBuf> {
+    let file = |path: PathBuf| path.canonicalize().ok().filter(|path| path.is_file());
+    words.iter().enumerate().filter_map(move |(index, word)| match word.as_str() {
         "-m" => {
             let module = directory.join(words.get(index + 1)?.replace('.', "/"));
-            inside(module.with_extension("py")).or_else(|| inside(module.join("__main__.py")))
+            file(module.with_extension("py")).or_else(|| file(module.join("__main__.py")))
         }
         flag if flag.starts_with('-') => None,
         // Without a slash the first word is a program of the system.
         program if index == 0 && !program.contains('/') => None,
-        word => inside(directory.join(word)),
+        word => file(directory.join(word)),
     })
 }
 
@@ -67,11 +78,16 @@ mod tests {
     #[test]
     fn the_script_of_a_command_is_found() {
         let root = tempfile::tempdir().unwrap();
-        for name in ["train.py", "run.sh", "sub/data.csv", "pkg/main.py", "pkg/app/__main__.py"] {
+        git2::Repository::init(root.path()).unwrap();
+        let programs = ["train.py", "run.sh", "venv/bin/torchrun", "venv/bin/python"];
+        for name in
+            programs.into_iter().chain(["sub/data.csv", "pkg/main.py", "pkg/app/__main__.py"])
+        {
             let path = root.path().join(name);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, "").unwrap();
         }
+        fs::write(root.path().join(".gitignore"), "venv\n").unwrap();
         let check = |line: &str, expected: Option<&str>| {
             let found = entrypoint(&words(line), root.path(), root.path());
             assert_eq!(found.as_deref(), expected, "{line}");
@@ -79,6 +95,8 @@ mod tests {
         check("python -u train.py --data sub/data.csv", Some("train.py"));
         check("nice -n 5 python ./train.py", Some("train.py"));
         check("./run.sh", Some("run.sh"));
+        check("venv/bin/python train.py", Some("train.py"));
+        check("venv/bin/torchrun train.py", Some("train.py"));
         check("run.sh", None);
         check("python -m pkg.main", Some("pkg/main.py"));
         check("python -m pkg.app x", Some("pkg/app/__main__.py"));
@@ -87,6 +105,9 @@ mod tests {
         let sub = root.path().join("sub");
         let found = entrypoint(&words("python ../train.py"), &sub, root.path());
         assert_eq!(found.as_deref(), Some("train.py"));
+        let found = tree(&words("venv/bin/python train.py"), root.path());
+        assert_eq!(found, root.path().canonicalize().ok());
+        assert_eq!(tree(&words("venv/bin/python sub"), root.path()), None);
     }
 
     #[test]

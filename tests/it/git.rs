@@ -135,6 +135,40 @@ fn the_digest_of_changes_is_that_of_what_git_prints() {
 }
 
 #[test]
+fn a_submodule_tells_of_its_commit_and_says_where_it_differs() {
+    let bench = Bench::new();
+    let part = Repository::new(bench.root.join("part"));
+    part.write("part.py", "x = 1\n");
+    part.commit("first");
+    let repository = Repository::new(bench.root.join("repo"));
+    let from = part.path.to_str().expect("text");
+    repository.git(&["-c", "protocol.file.allow=always", "submodule", "--quiet", "add", from]);
+    repository.commit("first");
+    let inner = Repository { path: repository.path.join("part") };
+    assert!(!state(&repository).dirty);
+    let diff = "diff --binary --full-index --no-renames --ignore-submodules=dirty HEAD".split(' ');
+    let printed = || repository.git(&diff.clone().collect::<Vec<_>>());
+    inner.write("new.py", "x = 2\n");
+    let note = ["the submodule `part` has changes of its own, in no digest"];
+    for name in ["new.py", "part.py"] {
+        inner.write(name, "x = 2\n");
+        let found = state(&repository);
+        assert_eq!(
+            (found.dirty, &found.dirty_patch_sha256, &found.notes[..]),
+            (true, &None, &note.map(str::to_owned)[..])
+        );
+        assert_eq!(printed(), "");
+    }
+    repository.write(".gitignore", "*.log\n");
+    repository.git(&["add", ".gitignore"]);
+    let found = state(&repository);
+    assert_eq!((found.dirty_patch_sha256, found.notes.len()), (Some(sha256(&printed())), 1));
+    inner.commit("second");
+    let found = state(&repository);
+    assert_eq!((found.dirty_patch_sha256, found.notes.len()), (Some(sha256(&printed())), 0));
+}
+
+#[test]
 fn files_that_git_does_not_know_are_told_by_a_digest_of_sha256sum() {
     let bench = Bench::new();
     let repository = Repository::new(bench.root.join("repo"));

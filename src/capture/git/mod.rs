@@ -53,6 +53,24 @@ fn discover(path: &Path) -> Result<Option<git2::Repository>, GitError> {
     }
 }
 
+/// The working tree that a file is part of: in a commit, or new and not ignored.
+pub fn tree_of(file: &Path) -> Option<PathBuf> {
+    let file = file.canonicalize().ok()?;
+    let repository = discover(file.parent()?).ok()??;
+    let root = repository.workdir()?.canonicalize().ok()?;
+    let below = file.strip_prefix(&root).ok()?;
+    let is_known = || repository.index().is_ok_and(|index| index.get_path(below, 0).is_some());
+    (!repository.is_path_ignored(below).ok()? || is_known()).then_some(root)
+}
+
+/// The root of the working tree that `path` is in; `None` where it is in none.
+///
+/// # Errors
+/// Those of opening the repository, one of somebody else's among them (Git's `safe.directory`).
+pub fn root_of(path: &Path) -> Result<Option<PathBuf>, GitError> {
+    Ok(discover(path)?.and_then(|repository| repository.workdir().map(Path::to_owned)))
+}
+
 /// An identifier as a number of ours.
 fn id_of(oid: Oid) -> CommitId {
     CommitId(oid)

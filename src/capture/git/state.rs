@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use git2::{Delta, Diff, DiffFormat, DiffLineType, DiffOptions, Repository, StatusOptions};
+use git2::{
+    Delta, Diff, DiffFormat, DiffLineType, DiffOptions, FileMode, Repository, StatusOptions,
+};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -35,7 +37,8 @@ pub struct SourceState {
     pub branch: Option<String>,
     /// Whether anything differs from the commit, or is not in it and not ignored.
     pub dirty: bool,
-    /// SHA-256 of what `git diff --binary --full-index --no-renames HEAD` prints without any settings.
+    /// SHA-256 of what `git diff --binary --full-index --no-renames --ignore-submodules=dirty HEAD` prints
+    /// without any settings.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dirty_patch_sha256: Option<String>,
     /// Files that are neither in the commit nor ignored.
@@ -124,11 +127,15 @@ impl SourceState {
         options.show_binary(true).id_abbrev(40);
         let diff = repository.diff_tree_to_workdir_with_index(tree.as_ref(), Some(&mut options));
         let diff = diff.map_err(failed())?;
-        let is_change = |delta: &git2::DiffDelta<'_>| delta.status() != Delta::Unmodified;
-        if !diff.deltas().any(|delta| is_change(&delta)) {
+        let changes = || diff.deltas().filter(|delta| delta.status() != Delta::Unmodified);
+        self.dirty = changes().next().is_some();
+        for delta in changes().filter(is_only_within) {
+            let path = delta.new_file().path().unwrap_or(Path::new("")).display().to_string();
+            self.notes.push(format!("the submodule `{path}` has changes of its own, in no digest"));
+        }
+        if changes().all(|delta| is_only_within(&delta)) {
             return Ok(());
         }
-        self.dirty = true;
         if let Some(large) = self.large_file(&diff) {
             self.notes.push(format!("no digest of the changes: `{}` is large", large.display()));
             return Ok(());
@@ -175,10 +182,19 @@ impl SourceState {
     }
 }
 
+/// Whether a submodule is at its commit, and differs from that within.
+fn is_only_within(delta: &git2::DiffDelta<'_>) -> bool {
+    let (old, new) = (delta.old_file(), delta.new_file());
+    new.mode() == FileMode::Commit && old.mode() == FileMode::Commit && old.id() == new.id()
+}
+
 /// SHA-256 of the diff as `git diff` prints it.
 fn patch_sha256(diff: &Diff<'_>) -> Result<String, String> {
     let (mut sha256, mut bytes) = (Sha256::new(), 0_u64);
-    let printed = diff.print(DiffFormat::Patch, |_, _, line| {
+    let printed = diff.print(DiffFormat::Patch, |delta, _, line| {
+        if is_only_within(&delta) {
+            return true;
+        }
         match line.origin_value() {
             DiffLineType::FileHeader => sha256.update(as_git_has_it(line.content())),
             DiffLineType::Context | DiffLineType::Addition | DiffLineType::Deletion => {

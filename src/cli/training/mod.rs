@@ -70,6 +70,10 @@ impl Recorder {
             put_source(&mut record, source, &words, subject.directory);
         }
         let data = data::record(&mut record, &subject, root.as_deref())?;
+        if let Some(root) = root.filter(|root| !is_same(root, subject.directory)) {
+            let directory = told_path(subject.directory, Some(&root));
+            record.put("run", "directory", record::cut(directory.to_string_lossy().into_owned()));
+        }
         put_environment(&mut record, &subject, &words);
         let variable = |name: &str| value_of(subject.environment, name);
         record.put("run", "command", record::words(&redact::command(&words)));
@@ -185,6 +189,10 @@ fn program_from(directory: &Path, program: &OsString) -> OsString {
         true => directory.join(program).into_os_string(),
         false => program.clone(),
     }
+}
+
+fn is_same(one: &Path, other: &Path) -> bool {
+    one.canonicalize().ok() == other.canonicalize().ok()
 }
 
 /// A path as it is told: relative where it is below `root`.

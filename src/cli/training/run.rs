@@ -11,7 +11,8 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::{End, Recorder, Subject, captured, made_in, own_name};
-use crate::capture::git;
+use crate::capture::command;
+use crate::capture::git::{self, GitError, SourceState};
 use crate::capture::record::{self, RunRecord};
 use crate::capture::redact;
 use crate::cli::args::Run;
@@ -70,7 +71,7 @@ struct RunReport<'a> {
 pub fn run(arguments: &Run, store: StorePlace<'_>, shown: Shown) -> Result<u8, Failure> {
     let directory = config::absolute(Path::new(".")).map_err(|error| of_config(&error))?;
     let mut notes = Vec::new();
-    let source = git::state(&directory).unwrap_or_else(|error| {
+    let source = source_of(&arguments.command, &directory).unwrap_or_else(|error| {
         notes.push(format!("the state of the Git repository is not known: {error}"));
         None
     });
@@ -93,6 +94,16 @@ pub fn run(arguments: &Run, store: StorePlace<'_>, shown: Shown) -> Result<u8, F
     let mut record = recorder.end(end);
     notes.into_iter().for_each(|note| record.note(note));
     finish(arguments, &model, &place, &report, record, store, shown)
+}
+
+/// The repository that the command is started in; that of its script, where that is in another one and not here.
+fn source_of(words: &[OsString], directory: &Path) -> Result<Option<SourceState>, GitError> {
+    let words: Vec<String> = words.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+    let own = git::root_of(directory)?;
+    let is_here =
+        own.as_ref().is_some_and(|root| command::entrypoint(&words, directory, root).is_some());
+    let elsewhere = if is_here { None } else { command::tree(&words, directory) };
+    git::state(elsewhere.as_deref().unwrap_or(directory))
 }
 
 /// Has the command run to its end. What an earlier one left as a record does not tell of this one.
