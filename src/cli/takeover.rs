@@ -1,5 +1,6 @@
 //! `modelfs inventory` and `modelfs import`: what lies in a folder, and how it gets into a store.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -32,8 +33,8 @@ pub fn inventory(inventory: &args::Inventory, shown: Shown) -> Result<(), Failur
     let what = || format!("cannot look through `{}`", inventory.directory.display());
     let root = inventory.directory.canonicalize().map_err(|error| of_io(what(), &error))?;
     // Before all the work, so that it is not for nothing.
-    let file = inventory.plan.as_deref().map(create_plan).transpose()?;
-    let report = look_through(&root, file);
+    inventory.plan.as_deref().map(create_plan).transpose()?;
+    let report = look_through(&root, inventory.plan.as_deref());
     if let (Err(_), Some(plan)) = (&report, &inventory.plan) {
         drop(fs::remove_file(plan));
     }
@@ -54,28 +55,49 @@ pub fn inventory(inventory: &args::Inventory, shown: Shown) -> Result<(), Failur
 }
 
 /// What is there; the plan goes into the file.
-fn look_through(root: &Path, file: Option<File>) -> Result<InventoryReport, Failure> {
+fn look_through(root: &Path, file: Option<&Path>) -> Result<InventoryReport, Failure> {
     let context = config::context().map_err(|error| of_io("cannot tell who we are", &error))?;
     let bar = Bar::default();
     let found = ops::inventory(root, &context, &bar);
     drop(bar);
     let (report, plan) = found.map_err(|error| Failure::from(&error))?;
-    if let Some(mut file) = file {
-        let written = file.write_all(present::plan_text(plan, &report).as_bytes());
-        written.map_err(|error| of_io("cannot write the plan", &error))?;
+    if let Some(file) = file {
+        let written = write_plan(file, &present::plan_text(plan, &report));
+        written.map_err(|error| of_io(format!("cannot write `{}`", file.display()), &error))?;
     }
     Ok(report)
 }
 
-fn create_plan(path: &Path) -> Result<File, Failure> {
-    let created = File::options().write(true).create_new(true).open(path);
-    created.map_err(|error| match error.kind() {
-        io::ErrorKind::AlreadyExists => {
+/// Takes the place of the plan: an empty file, which may be left of an inventory that was cut off.
+fn create_plan(path: &Path) -> Result<(), Failure> {
+    match File::create_new(path) {
+        Ok(_empty) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            let is_empty = |it: fs::Metadata| it.is_file() && it.len() == 0;
+            if fs::symlink_metadata(path).is_ok_and(is_empty) {
+                return Ok(());
+            }
             let message = format!("`{}` exists already", path.display());
-            failure_with_hint(FailureKind::Usage, message, "name a file that does not exist yet")
+            let hint = "name a file that does not exist yet";
+            Err(failure_with_hint(FailureKind::Usage, message, hint))
         }
-        _ => of_io(format!("cannot write `{}`", path.display()), &error),
-    })
+        Err(error) => Err(of_io(format!("cannot write `{}`", path.display()), &error)),
+    }
+}
+
+/// Writes the plan beside its place first: what is there is whole.
+fn write_plan(path: &Path, text: &str) -> io::Result<()> {
+    let mut name = OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push(".partial");
+    let partial = path.with_file_name(name);
+    drop(fs::remove_file(&partial));
+    let mut file = File::create_new(&partial)?;
+    let written = file.write_all(text.as_bytes()).and_then(|()| fs::rename(&partial, path));
+    if written.is_err() {
+        drop(fs::remove_file(&partial));
+    }
+    written
 }
 
 /// What became of a plan.

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::harness::{Bench, Mount, fixtures};
+use crate::harness::{Bench, MODELFS, Mount, fixtures};
 
 /// Writes a fixture's model to a path below the bench.
 fn put(bench: &Bench, path: &str, version: &str) {
@@ -241,4 +241,56 @@ fn more_files_than_a_daemon_takes_are_told_before_anything_is_done() {
     let refused = mount.cli(&["import", "--plan", "plan.toml"]).exits(2);
     refused.says("`a.bin` lists more than a daemon takes at a time").says("nothing was done");
     assert!(!mount.path("b").exists());
+}
+
+#[test]
+fn a_fifo_where_a_tool_keeps_something_is_not_waited_for() {
+    let bench = Bench::new();
+    put(&bench, "yard/churn.onnx", "v1");
+    let digest = "46abeb7ba49cf6c3adc7b7f349753d7b.dir";
+    bench.write("yard/bundle.dvc", format!("outs:\n- {{md5: {digest}, path: bundle}}\n"));
+    let list = bench.root.join("yard/.dvc/cache/files/md5").join(&digest[..2]);
+    fs::create_dir_all(&list).expect("ours");
+    make_fifo(&list.join(&digest[2..]));
+    make_fifo(&bench.root.join("yard/.dvc/config"));
+    make_fifo(&bench.root.join("yard/dvc.yaml"));
+    bench.cli(&["inventory", "yard"]).ok().says("churn: 1 version");
+}
+
+#[test]
+fn secrets_that_a_tool_noted_are_in_no_plan() {
+    let bench = Bench::new();
+    let id = "0123456789abcdef0123456789abcdef";
+    let run = format!("yard/mlruns/1/{id}");
+    put(&bench, &format!("{run}/artifacts/model.onnx"), "v1");
+    for (path, text) in [
+        ("meta.yaml", format!("run_id: {id}\nrun_name: r\nstart_time: 1700000000000\n")),
+        ("params/api_key", "sesame1".to_owned()),
+        ("params/lr", "0.5".to_owned()),
+        ("tags/mlflow.source.name", "https://ann:sesame2@example.com/train.git".to_owned()),
+        ("tags/mlflow.note.content", "made with --token sesame3".to_owned()),
+    ] {
+        bench.write(&format!("{run}/{path}"), text);
+    }
+    bench.cli(&["inventory", "yard", "--plan", "plan.toml"]).ok();
+    let plan = fs::read_to_string(bench.root.join("plan.toml")).expect("the plan");
+    assert!(plan.contains("api_key") && plan.contains("0.5"), "{plan}");
+    assert!(plan.contains("made with") && plan.contains("example.com"), "{plan}");
+    assert!(!plan.contains("sesame"), "{plan}");
+}
+
+#[test]
+fn a_plan_is_there_whole_or_not_at_all() {
+    let bench = Bench::new();
+    put(&bench, "yard/churn.onnx", "v1");
+    // A file of more than 512 bytes ends the process that writes it.
+    let inventory = format!("ulimit -f 1; exec {MODELFS} inventory yard --plan plan.toml");
+    let run = Command::new("dash").args(["-c", &inventory]).current_dir(&bench.root).output();
+    assert!(!run.expect("dash runs").status.success());
+    assert_eq!(fs::read(bench.root.join("plan.toml")).expect("its place"), b"");
+    bench.cli(&["import", "--plan", "plan.toml"]).exits(2).says("nothing was done");
+    bench.cli(&["inventory", "yard", "--plan", "plan.toml"]).ok();
+    assert_eq!(import(&bench)["versions"].as_array().expect("a list").len(), 1);
+    bench.cli(&["inventory", "yard", "--plan", "plan.toml"]).exits(2).says("exists already");
+    assert!(!bench.root.join(".plan.toml.partial").exists());
 }

@@ -22,7 +22,7 @@ pub struct Inventory {
     /// Print a line for each version and copy, with commas
     #[arg(long, conflicts_with = "json")]
     pub csv: bool,
-    /// Write a plan for `modelfs import` into a file that does not exist yet
+    /// Write a plan for `modelfs import` into a file that does not exist yet, or is empty
     #[arg(long, value_name = "FILE")]
     pub plan: Option<PathBuf>,
 }

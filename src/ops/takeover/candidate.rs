@@ -10,6 +10,7 @@ use super::kinds::{Kind, Role};
 use super::names::Name;
 use super::scan::{Part, Reading, Scanned, parts_of};
 use super::units::Shape;
+use crate::capture::redact;
 use crate::format::ids::BlobDigest;
 use crate::format::manifest::Mtime;
 use crate::format::names::AliasName;
@@ -39,6 +40,17 @@ pub(super) struct Noted {
     /// When it was made, which counts more than when files were written.
     pub time: Option<Mtime>,
     pub keeper: Option<Keeper>,
+}
+
+impl Noted {
+    /// Without what looks like a secret: a plan is shown around.
+    pub fn without_secrets(mut self) -> Self {
+        for values in [&mut self.params, &mut self.metrics, &mut self.labels] {
+            values.iter_mut().for_each(|(name, value)| redact::hide(name, value));
+        }
+        self.message = redact::text(&self.message);
+        self
+    }
 }
 
 /// A file of a model.

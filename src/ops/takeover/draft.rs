@@ -95,7 +95,7 @@ impl<'a> Draft<'a> {
             }
             _ => (None, files),
         };
-        let noted = candidate.noted.clone();
+        let noted = candidate.noted.clone().without_secrets();
         let message = match noted.message {
             text if !text.is_empty() => text,
             _ if candidate.path == Path::new("") => self.found.root.display().to_string(),

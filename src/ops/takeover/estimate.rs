@@ -6,7 +6,6 @@
 //! Memory: some 100 bytes a chunk.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -32,6 +31,7 @@ use crate::ops::told::Telling;
 use crate::ops::{Context, OpsError, Progress, SnapshotOptions};
 use crate::store::Like;
 use crate::store::encode::{self, BaseSource};
+use crate::sys::io::{Io, Real};
 
 /// Plain bytes that are encoded for one estimate; of more, a sample is.
 pub(super) const SAMPLE_BYTES: u64 = 1 << 30;
@@ -183,7 +183,7 @@ impl Estimator<'_> {
             if file.scanned.content.is_none() {
                 continue;
             }
-            let opened = File::open(&file.reading.source);
+            let opened = Real.open(&file.reading.source);
             let plan =
                 opened.and_then(|opened| external.plan_of(name, &opened, file.reading.bytes));
             let Ok(plan) = plan else { continue };
@@ -357,7 +357,8 @@ impl Estimator<'_> {
             // Not the digest that it will have, but one that is no shorter when compressed.
             let sha256 = *ChunkId::of(digest.as_bytes()).as_bytes();
             let format = candidate.reading.kind.word;
-            let described = File::open(&candidate.reading.source)
+            let described = Real
+                .open(&candidate.reading.source)
                 .and_then(|opened| telling.ask(&file.path, &opened, bytes, format))
                 .unwrap_or_default();
             sealed.push(SealedFile { bytes, digest, format, sha256, sealed: None, described });
@@ -383,7 +384,7 @@ impl Estimator<'_> {
 
     fn read_place(&self, source: usize, offset: u64, bytes: usize) -> io::Result<Vec<u8>> {
         let mut plain = vec![0; bytes];
-        File::open(&self.sources[source])?.read_exact_at(&mut plain, offset)?;
+        Real.open(&self.sources[source])?.read_exact_at(&mut plain, offset)?;
         Ok(plain)
     }
 }
@@ -402,7 +403,7 @@ impl BaseSource for Estimator<'_> {
 
     fn read_at(&self, base: &ChunkRef, offset: u32, out: &mut [u8]) -> Option<()> {
         let place = self.places.get(&base.id)?;
-        let file = File::open(&self.sources[place.source]).ok()?;
+        let file = Real.open(&self.sources[place.source]).ok()?;
         file.read_exact_at(out, place.offset + u64::from(offset)).ok()
     }
 
@@ -436,7 +437,8 @@ fn table_of(plan: &FilePlan) -> Option<TableOfFile> {
 fn learn(version: &Planned<'_>) -> External {
     let mut external = External::default();
     for (name, file) in version.files.iter().filter(|(name, _)| External::is_spoken_of_by(name)) {
-        let learnt = File::open(&file.reading.source)
+        let learnt = Real
+            .open(&file.reading.source)
             .and_then(|opened| external.learn(name, &opened, file.reading.bytes));
         drop(learnt);
     }

@@ -4,7 +4,6 @@
 //! does not begin like one is one all the same: somebody has to know that it is broken.
 
 use std::ffi::OsStr;
-use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -12,6 +11,7 @@ use std::thread;
 
 use super::walk::{FileIndex, Found};
 use crate::ops::tensors::kind_of_file;
+use crate::sys::io::{Io, Real};
 
 /// Files that are worth a thread.
 const SHARE_FILES_MIN: usize = 64;
@@ -166,7 +166,7 @@ fn is_saved_model(lower: &str) -> bool {
 
 /// What the bytes of a file say: the word for its format, and whether it stands for another.
 fn look(source: &Path, name: &OsStr, bytes: u64) -> io::Result<(&'static str, bool)> {
-    let file = File::open(source)?;
+    let file = Real.open(source)?;
     let mut head = [0; POINTER.len()];
     let is_pointer = file.read_at(&mut head, 0)? == head.len() && head == *POINTER;
     Ok((kind_of_file(Path::new(name), &file, bytes)?, is_pointer))
@@ -192,6 +192,15 @@ mod tests {
         check("train.csv", b"a,b", "unknown", Role::Other);
         check("README", b"hello", "unknown", Role::Companion);
         check("empty.pt", b"", "torch", Role::Model);
+        // Neither waited for nor followed.
+        let fifo = directory.path().join("fifo.bin");
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let link = directory.path().join("link.bin");
+        std::os::unix::fs::symlink(directory.path().join("m.bin"), &link).unwrap();
+        for path in [fifo, link] {
+            let kind = kind_of("m.bin".as_ref(), &path, 7);
+            assert_eq!((kind.word, kind.role), ("unknown", Role::Other), "{}", path.display());
+        }
         let pointer = [&POINTER[..], b"oid sha256:00\nsize 7\n"].concat();
         check("m.safetensors", &pointer, "safetensors", Role::Model);
     }

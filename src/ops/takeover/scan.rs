@@ -27,6 +27,7 @@ use crate::inspect::Tensor;
 use crate::ops::Progress;
 use crate::ops::contents::{Interruptible, PiecesOf};
 use crate::ops::tensors::{External, FilePlan};
+use crate::sys::io::{Io, Real};
 
 /// Smaller parts say nothing: many models have the same zeros in them.
 const PART_BYTES_MIN: u32 = 256;
@@ -140,7 +141,8 @@ pub(super) fn scan_unit(readings: &[Reading], progress: &dyn Progress) -> Vec<Sc
 fn learn(readings: &[Reading]) -> External {
     let mut external = External::default();
     for reading in readings.iter().filter(|reading| External::is_spoken_of_by(&reading.name)) {
-        let learnt = File::open(&reading.source)
+        let learnt = Real
+            .open(&reading.source)
             .and_then(|file| external.learn(&reading.name, &file, reading.bytes));
         drop(learnt);
     }
@@ -153,7 +155,7 @@ fn scan_file(
     progress: &dyn Progress,
 ) -> io::Result<Scanned> {
     let Reading { source, name, bytes, kind, .. } = reading;
-    let file = File::open(source)?;
+    let file = Real.open(source)?;
     let plan = external.plan_of(name, &file, *bytes)?;
     let content = read(&file, &plan, progress)?;
     let (content, changed) = match content {

@@ -3,19 +3,19 @@
 //! Source: the pages "DVC files" and "Internal directories and files" of DVC's user guide. Caches of
 //! releases before 3.0 have no `files/md5`.
 
-use std::fs;
-use std::io::Read;
 use std::path::{Component, Path, PathBuf};
 
 use serde_json::Value;
 
-use super::{Keeper, Kept, SAYING_BYTES_MAX, Said};
+use super::{Keeper, Kept, SAYING_BYTES_MAX, Said, read_short, read_text};
 use crate::capture::document;
 
 /// Where DVC keeps what is at hand, if nothing else is said; below its directory.
 const CACHE: &str = "cache";
 /// Files with settings, the last of which counts.
 const SETTINGS: [&str; 2] = ["config", "config.local"];
+/// Longest list of the files of a directory, in bytes.
+const LIST_BYTES_MAX: u64 = 16 * SAYING_BYTES_MAX;
 /// Behind the digest of a list of files.
 const LIST_END: &str = ".dir";
 /// Hexadecimal digits of an MD5.
@@ -30,7 +30,7 @@ pub(super) fn is_one(path: &Path) -> bool {
 /// The cache of a `.dvc` directory.
 pub(super) fn cache(dvc: &Path) -> PathBuf {
     let named = SETTINGS.iter().rev().find_map(|settings| {
-        let text = fs::read_to_string(dvc.join(settings)).ok()?;
+        let text = read_text(&dvc.join(settings)).ok()?;
         cache_named_by(&text)
     });
     dvc.join(named.as_deref().unwrap_or(CACHE))
@@ -55,8 +55,7 @@ pub(super) fn said(path: &Path, bytes: &[u8], cache: &Path) -> Vec<Said> {
     let mut said = said_by_all(&text, &below(&text["wdir"]), cache);
     let Some(stages) = text["stages"].as_object() else { return said };
     // A lock does not repeat where its stages run.
-    let pipeline =
-        fs::read(folder.join("dvc.yaml")).ok().filter(|it| it.len() as u64 <= SAYING_BYTES_MAX);
+    let pipeline = read_short(&folder.join("dvc.yaml"), SAYING_BYTES_MAX).ok();
     let pipeline = pipeline.and_then(|it| document::yaml(&it).ok()).unwrap_or_default();
     for (name, stage) in stages {
         let definition = &pipeline["stages"][name.split('@').next().unwrap_or(name)];
@@ -90,9 +89,7 @@ fn said_by(output: &Value, place: &Path, cache: &Path) -> Option<Said> {
 
 /// The files of a directory, from its list in the cache.
 fn listed(list: &Path) -> Option<Vec<(PathBuf, String)>> {
-    let mut bytes = Vec::new();
-    fs::File::open(list).ok()?.take(SAYING_BYTES_MAX * 16).read_to_end(&mut bytes).ok()?;
-    let entries = document::json(&bytes).ok()?;
+    let entries = document::json(&read_short(list, LIST_BYTES_MAX).ok()?).ok()?;
     let entry = |entry: &Value| {
         let name = PathBuf::from(entry["relpath"].as_str()?);
         let is_plain = name.components().all(|part| matches!(part, Component::Normal(_)));
@@ -128,6 +125,7 @@ fn plain(path: &Path) -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     const DIGESTS: [&str; 3] = [
         "826114fa6b086f61891629af1e9fb070",

@@ -2,10 +2,9 @@
 //!
 //! Source: `docs/spec.md` of git-lfs. A place that `lfs.storage` names is not looked at.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::{Keeper, Kept, Said};
+use super::{Keeper, Kept, Said, read_text};
 use crate::ops::takeover::kinds::POINTER;
 
 /// A pointer is shorter than this.
@@ -18,12 +17,12 @@ pub(super) fn objects(git: &Path) -> Option<PathBuf> {
     let directory = match git.is_dir() {
         true => git.to_owned(),
         false => {
-            let text = fs::read_to_string(git).ok()?;
+            let text = read_text(git).ok()?;
             git.parent()?.join(text.strip_prefix("gitdir:")?.trim())
         }
     };
     // Working trees of one repository have it in common.
-    let common = match fs::read_to_string(directory.join("commondir")) {
+    let common = match read_text(&directory.join("commondir")) {
         Ok(common) => directory.join(common.trim()),
         Err(_none) => directory,
     };

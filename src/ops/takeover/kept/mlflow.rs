@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::Keeper;
+use super::{Keeper, read_short};
 use crate::capture::document;
 use crate::format::manifest::Mtime;
 use crate::ops::takeover::candidate::{Candidate, Noted};
@@ -199,9 +199,7 @@ fn meta(folder: &Path) -> Option<Value> {
 }
 
 fn read(path: &Path) -> Option<String> {
-    let status = fs::symlink_metadata(path).ok()?;
-    let is_one = status.is_file() && status.len() <= META_BYTES_MAX;
-    is_one.then(|| fs::read_to_string(path).ok())?
+    String::from_utf8(read_short(path, META_BYTES_MAX).ok()?).ok()
 }
 
 /// A file for each value, called as it is.

@@ -11,7 +11,7 @@ mod past;
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -19,6 +19,7 @@ use super::kinds::POINTER;
 use super::walk::{DVC, FileIndex, Found, FoundFile, GIT};
 use crate::format::manifest::Mtime;
 use crate::ops::OpsError;
+use crate::sys::io::{Io, Real};
 
 pub(super) use mlflow::note_runs;
 pub(super) use past::{Past, past};
@@ -149,7 +150,7 @@ pub(super) fn fill_in(found: &mut Found, stores: &Stores) -> Result<(), OpsError
         if !stores.may_say(&path, found.file(index).bytes) {
             continue;
         }
-        let bytes = match fs::read(&path) {
+        let bytes = match read_short(&path, SAYING_BYTES_MAX) {
             Ok(bytes) => bytes,
             Err(error) => {
                 found.cannot(path, error.to_string());
@@ -188,6 +189,23 @@ fn place(found: &mut Found, keeper: Keeper, kept: Kept) -> Result<(), OpsError> 
         let (elsewhere, keeper) = (Some(kept.object), Some(keeper));
         FoundFile { name, folder, bytes, modified, uid, elsewhere, keeper }
     })
+}
+
+/// The bytes of a regular file that has at most so many.
+fn read_short(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    Real.open(path)?.take(bytes_max + 1).read_to_end(&mut bytes)?;
+    if bytes_max < bytes.len() as u64 {
+        let why = format!("it is longer than {bytes_max} bytes");
+        return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+    }
+    Ok(bytes)
+}
+
+/// The text of a short regular file.
+fn read_text(path: &Path) -> io::Result<String> {
+    let text = String::from_utf8(read_short(path, SAYING_BYTES_MAX)?);
+    text.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
 /// Size and time of a regular file.

@@ -218,6 +218,7 @@ mod tests {
             &with("path = \"a\"\n[[model.version]]\npath = \"a\""),
             "line 7, column 8: `a` is taken twice",
         );
+        check(&with("path = \"a/b\"\n[[model.version]]\npath = \"./a//b/.\""), "is taken twice");
         check("root = \"/x\"\n[[model]]\nname = \"m/n\"", "line 3, column 8: ");
         let twice = "root = \"/x\"\n[[model]]\nname = \"m\"\n[[model]]\nname = \"m\"";
         check(twice, "line 5, column 8: ");

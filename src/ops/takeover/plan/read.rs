@@ -184,7 +184,8 @@ impl Reader<'_> {
 
     /// The same files as two versions are a mistake more likely than a wish.
     fn once(&mut self, path: &Spanned<PathBuf>) {
-        if !self.paths.insert(path.get_ref().clone()) {
+        let same = path.get_ref().components().filter(|part| *part != Component::CurDir);
+        if !self.paths.insert(same.collect()) {
             let why = format!("`{}` is taken twice", path.get_ref().display());
             self.faults.add(&path.span(), why);
         }
