@@ -96,7 +96,9 @@ impl Workspace {
             Ok(Audit { untrue, unusable, .. }) => {
                 damage.extend(untrue.into_iter().map(|Untrue { place, what }| Damage {
                     place: place.to_owned(),
-                    what: format!("{what}: no record says so; modelfs repair asks the history"),
+                    what: format!(
+                        "{what}: no record of the history says so; modelfs repair makes it anew"
+                    ),
                     hits: Vec::new(),
                 }));
                 unused.extend(unusable.map(|why| format!("the checkpoint in the catalog: {why}")));
