@@ -157,6 +157,48 @@ fn what_is_in_no_commit_is_told_by_digests() {
 }
 
 #[test]
+fn a_training_that_fails_or_is_killed_is_recorded_and_not_sealed() {
+    let workshop = Workshop::new();
+    let (repository, python) = (&workshop.repository, Python::models());
+    let interpreter = python.interpreter().to_str().expect("text");
+    let commit = commit_training(repository);
+    let script = fs::read_to_string(repository.path.join("train.py")).expect("it was written");
+    repository.write("train.py", script.clone() + "raise ValueError('worse than before')\n");
+    let flags = ["run", "--data", "train.csv", "--seal-on-success", "--", interpreter];
+    let failing = [&flags[..], &["train.py", "--data", "train.csv"]].concat();
+    workshop.run(&failing).exits(1).says("worse than before").says("not sealed");
+    let record = workshop.record();
+    assert_eq!(
+        (&record["run"]["exit_code"], &record["source"]["dirty"]),
+        (&1.into(), &true.into())
+    );
+    assert!(record["source"]["dirty_patch_sha256"].is_string(), "{record}");
+    assert_eq!(record["environment"]["packages"]["xgboost-cpu"], "3.2.0");
+    assert_eq!(record["datasets"][0]["rows"], 200);
+    repository.write("train.py", script);
+    let endless = ["train.py", "--data", "train.csv", "--rounds", "100000000", "--checkpoints"];
+    for name in workshop.mount.names("churn/draft") {
+        fs::remove_file(workshop.draft(&name)).expect("it is there");
+    }
+    let mut child = workshop.command(&[&flags[..], &endless].concat());
+    let mut child = child.stderr(Stdio::null()).spawn().expect("it starts");
+    wait_for("a checkpoint", || (!workshop.mount.names("churn/draft").is_empty()).then_some(()));
+    let draft = workshop.mount.path("churn/draft");
+    let started = modelfs::sys::process::find_marked("MODELFS_DRAFT", &draft).expect("processes");
+    assert_eq!(started.len(), 1, "the training alone");
+    kill(started[0], "KILL");
+    assert_eq!(status_number(child.wait().expect("it ends")), 137);
+    let record = workshop.record();
+    assert_eq!((&record["run"]["signal"], &record["run"]["exit_code"]), (&9.into(), &Value::Null));
+    let source = &record["source"];
+    assert_eq!((&source["commit"], &source["dirty"]), (&commit.into(), &false.into()));
+    assert_eq!(workshop.mount.names("churn"), ["draft", "snapshot"], "no version");
+    // What it got to is worth keeping all the same: whoever seals it seals how it ended.
+    workshop.mount.seal("churn", "the last checkpoint");
+    assert_eq!(workshop.metadata("v1")["run"]["signal"], 9);
+}
+
+#[test]
 fn a_script_of_another_repository_is_told_with_that_one() {
     let workshop = Workshop::new();
     let commit = commit_training(&workshop.repository);
