@@ -2,7 +2,7 @@
 
 Families of really trained models, renamed, copied with and without their times, saved again in other containers,
 nearly the same, broken; data, programs and pictures beside them.  Prints the truth as JSON: families with their
-paths in order, copies, what is broken, what runs code when loaded."""
+paths in order, copies, what is broken, what runs code when loaded, what is no model."""
 import datetime
 import json
 import os
@@ -20,6 +20,7 @@ import numpy
 import onnx
 import onnx.helper
 import onnx.numpy_helper
+import xgboost
 from safetensors.numpy import save_file
 from sklearn.datasets import load_digits
 from sklearn.ensemble import GradientBoostingClassifier, RandomForestClassifier
@@ -32,7 +33,7 @@ START = datetime.datetime(2023, 1, 2, 9, 0, tzinfo=datetime.timezone.utc)
 class Graveyard:
     def __init__(self, root):
         self.root = root
-        self.families, self.copies, self.broken, self.pickles = {}, {}, [], []
+        self.families, self.copies, self.broken, self.pickles, self.others = {}, {}, [], [], []
 
     def path(self, *names):
         path = os.path.join(self.root, *names)
@@ -227,6 +228,21 @@ def boosted(yard):
         yard.member("fraud", path, 500)
 
 
+def credit(yard):
+    """Boosted trees as JSON, each goes on from the one before; the last was saved as UBJSON too."""
+    digits = load_digits()
+    data, booster = xgboost.DMatrix(digits.data, digits.target % 2), None
+    for index, name in enumerate(["credit_old", "credit", "credit_new", "credit_FINAL", "credit_FINAL_v2"]):
+        settings = {"objective": "binary:logistic", "max_depth": 6, "nthread": 2, "seed": 7}
+        booster = xgboost.train(settings, data, 12, xgb_model=booster)
+        path = f"home/ann/credit/{name}.json"
+        booster.save_model(yard.path(path))
+        yard.member("credit", path, 505 + index)
+    booster.save_model(yard.path("serving/scoring.ubj"))
+    yard.member("scoring", "serving/scoring.ubj", 511)
+    yard.copy("home/ann/credit/credit_new.json", "home/bob/credit_new (copy).json", 512)
+
+
 def forests(yard):
     """Pickles: their names say what their makers felt."""
     digits = load_digits()
@@ -255,10 +271,10 @@ def projects(yard, states):
             path = f"projects/p{index:02}/sensor{chr(97 + index)}_{version}.npz"
             numpy.savez(yard.path(path), weights=weights, bias=weights[0] * version, scale=weights[1] + version)
             yard.member(f"sensor{chr(97 + index)}", path, 600 + 10 * index + version)
-        with open(yard.path(f"projects/p{index:02}/train.py"), "w") as file:
-            file.write("print('training')\n")
-        with open(yard.path(f"projects/p{index:02}/data.csv"), "w") as file:
-            file.write("a,b\n" * 50)
+        for name, text in [("train.py", "print('training')\n"), ("data.csv", "a,b\n" * 50)]:
+            with open(yard.path(f"projects/p{index:02}/{name}"), "w") as file:
+                file.write(text)
+            yard.others.append(f"projects/p{index:02}/{name}")
 
 
 def broken(yard):
@@ -288,6 +304,7 @@ def noise(yard):
     ]:
         with open(yard.path(path), "wb") as file:
             file.write(data)
+        yard.others.append(path)
 
 
 if __name__ == "__main__":
@@ -297,6 +314,7 @@ if __name__ == "__main__":
     checkpoints(yard, states)
     churn(yard)
     boosted(yard)
+    credit(yard)
     forests(yard)
     projects(yard, states)
     broken(yard)
@@ -304,4 +322,4 @@ if __name__ == "__main__":
     os.symlink("digits_final_FINAL_v2.safetensors", yard.path("vision/prod.safetensors"))
     directories = sum(len(names) for _, names, _ in os.walk(yard.root))
     json.dump({"families": yard.families, "copies": yard.copies, "broken": yard.broken, "pickles": yard.pickles,
-               "directories": directories}, sys.stdout)
+               "others": yard.others, "directories": directories}, sys.stdout)
