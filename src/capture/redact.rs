@@ -78,6 +78,8 @@ const KEYS: [(&str, &str); 11] = [
     ("sk-", "_-"),
     ("xox", "-"),
 ];
+/// Longest password before the host of an address, in characters.
+const PASSWORD_CHARACTERS_MAX: usize = 256;
 /// A shorter text is no key, whatever it begins with.
 const KEY_BYTES_MIN: usize = 16;
 
@@ -215,18 +217,24 @@ fn secret_after<'a>(name: &str, after: &'a str) -> Option<(String, &'a str)> {
             && words_of(name).iter().any(|word| HEADERS.contains(&word.as_str()));
         let value = &after[start..];
         let opened = quote_at(value).len();
+        if value.starts_with(':') {
+            return None;
+        }
         let end = opened + value_bytes(value, is_header);
-        let is_there = opened < end && !value.starts_with(':');
-        return is_there
-            .then(|| (format!("{name}{}{HIDDEN}", &after[..start + opened]), &value[end..]));
+        let shown = || (format!("{name}{}{HIDDEN}", &after[..start + opened]), &value[end..]);
+        return (opened < end).then(shown);
     }
     let start = blanks(after);
+    let is_bearer = name.eq_ignore_ascii_case("bearer");
+    // Most words end here, without a look at all that follows.
+    if start == 0 || !is_bearer && !name.starts_with('-') {
+        return None;
+    }
     let value = &after[start..];
     let opened = quote_at(value).len();
     let end =
         opened + value[opened..].find(ends_word(quote_at(value))).unwrap_or(value.len() - opened);
-    let is_bearer = name.eq_ignore_ascii_case("bearer") && opened < end;
-    let is_hidden = 0 < start && (is_bearer || is_value_of(name, &value[opened..end]));
+    let is_hidden = is_bearer && opened < end || is_value_of(name, &value[opened..end]);
     is_hidden.then(|| (format!("{name}{}{HIDDEN}", &after[..start + opened]), &value[end..]))
 }
 
@@ -261,14 +269,14 @@ fn value_bytes(value: &str, is_header: bool) -> usize {
 
 /// Bytes of the address that a text begins with.
 fn address_bytes(text: &str) -> usize {
-    let end = text.find(|c: char| c.is_whitespace() || "\"'`<>".contains(c)).unwrap_or(text.len());
-    let text = &text[..end];
     // Another one may follow, or something else; but a password may have any sign.
     let next = text.match_indices("://").nth(1).and_then(|(place, _)| {
         let before = &text[..place];
         before.rfind(|c: char| !(c.is_ascii_alphanumeric() || "+-.".contains(c)))
     });
     let text = &text[..next.unwrap_or(text.len())];
+    let end = text.find(|c: char| c.is_whitespace() || "\"'`<>".contains(c)).unwrap_or(text.len());
+    let text = &text[..end];
     let host = text.rfind('@').unwrap_or(0);
     text[host..].find([',', ';', '|']).map_or(text.len(), |place| host + place)
 }
@@ -276,8 +284,10 @@ fn address_bytes(text: &str) -> usize {
 /// Bytes up to the sign behind a password in `:password@host`; of an image's digest there is none.
 fn password_bytes(text: &str) -> Option<usize> {
     let word = text.strip_prefix(':')?;
-    let end = word.find(|c: char| c.is_whitespace() || "\"'`,;".contains(c)).unwrap_or(word.len());
-    let place = word[..end].find('@').filter(|place| 0 < *place)?;
+    let ends = |c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '`' | ',' | ';');
+    let near = word.char_indices().take(PASSWORD_CHARACTERS_MAX).take_while(|(_, c)| !ends(*c));
+    // The last sign counts: a password may have others.
+    let (place, _) = near.filter(|(_, c)| *c == '@').last().filter(|(place, _)| 0 < *place)?;
     let is_password = !word[..place].contains('/') && !word[place + 1..].starts_with("sha256:");
     is_password.then_some(1 + place + 1)
 }
@@ -358,6 +368,7 @@ mod tests {
         check("a=https://u:p,w@h,token=x", "a=https://h,token=***");
         check("\"git+https://u:p@h/r.git@1f0c\"", "\"git+https://h/r.git@1f0c\"");
         check("clone ann:pw@host:r", "clone host:r");
+        check("clone ann:p@w@host:r; x@y", "clone host:r; x@y");
         check("image:3.11@sha256:0a1b", "image:3.11@sha256:0a1b");
     }
 
@@ -396,6 +407,17 @@ mod tests {
             "packages": {"google-auth": "2.3", "x": "1 @ https://h/x"},
         });
         assert_eq!(value, expected);
+    }
+
+    #[test]
+    fn each_part_of_a_long_text_is_looked_at_a_few_times_only() {
+        let unit =
+            ["a,", "a:", "token::", "a://b,", "a ", "-a ", "\\\"a", "token=", "--token ", "a@"];
+        for unit in unit {
+            let long = unit.repeat((128 << 10) / unit.len());
+            let shown = text(&long);
+            assert!(shown.len() <= 2 * long.len(), "{unit}");
+        }
     }
 
     #[test]
