@@ -6,6 +6,7 @@
 
 mod ancestor;
 mod audit;
+mod cache;
 mod check;
 mod checkpoint;
 mod compose;
@@ -69,6 +70,7 @@ use crate::store::{Line, Store, StoreError, Use};
 use crate::sys::io::Io;
 
 pub use crate::governance::{Action, Caller, POLICY_BYTES_MAX, Permission, by_bits};
+pub use cache::{WeighedCache, weighed_cache};
 pub use check::OUTPUT_BYTES_MAX;
 pub use diff::*;
 pub use documents::{Document, SignError, sign};
@@ -178,15 +180,6 @@ pub struct SpaceReport {
     pub files_free: u64,
 }
 
-#[derive(Clone)]
-struct EntryWeight;
-
-impl quick_cache::Weighter<ManifestId, Arc<Manifest>> for EntryWeight {
-    fn weight(&self, _: &ManifestId, manifest: &Arc<Manifest>) -> u64 {
-        u64::from(manifest.entry_count())
-    }
-}
-
 /// An open store with its state: the one object that all doors share.
 pub struct Workspace {
     store: Store,
@@ -204,7 +197,7 @@ pub struct Workspace {
     facts: Cache<ManifestId, Arc<VersionFacts>>,
     /// Models as they were, by the last of their records that counts.
     past: Cache<(ModelName, u64), Arc<Model>>,
-    manifests: Cache<ManifestId, Arc<Manifest>, EntryWeight>,
+    manifests: WeighedCache<ManifestId, Arc<Manifest>>,
     streams: Streams,
     diffs: Diffs,
     /// Drafts that were touched. No other lock is taken while it is held but the draft's own.
@@ -240,14 +233,8 @@ impl Workspace {
         let state =
             checkpoint::open_state(&store, &checkpoints, signer.as_ref().map(|it| it.public()))?;
         let is_signed = state.signed_by().is_some();
-        let hasher = quick_cache::DefaultHashBuilder::default();
-        let manifests = Cache::with(
-            MANIFESTS_TYPICAL,
-            MANIFEST_ENTRIES_MAX,
-            EntryWeight,
-            hasher,
-            quick_cache::sync::DefaultLifecycle::default(),
-        );
+        let entries = |_: &ManifestId, manifest: &Arc<Manifest>| u64::from(manifest.entry_count());
+        let manifests = weighed_cache(MANIFESTS_TYPICAL, MANIFEST_ENTRIES_MAX, entries);
         let workspace = Self {
             store,
             clock,
