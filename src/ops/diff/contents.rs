@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use serde_json::Value;
 
-use super::super::{OpsError, Workspace};
+use super::super::{OpsError, Progress, Workspace};
 use super::files::FilePair;
 use super::metadata::{Named, changes_of, flat};
 use super::report::{EnsembleChange, FileValues, GraphChange};
@@ -49,11 +49,12 @@ impl Workspace {
         before: &Tabled<'_>,
         after: &Tabled<'_>,
         pairs: &[FilePair],
+        progress: &dyn Progress,
     ) -> Result<Contents, OpsError> {
         let mut found = Contents::default();
         let changed = pairs.iter().filter(|pair| has_changed(before, after, pair));
         for FilePair { before: old, after: new, path } in changed.take(FILES_MAX) {
-            if self.is_closing() {
+            if self.is_closing() || progress.is_cancelled() {
                 return Err(OpsError::Closing);
             }
             let name = OsStr::from_bytes(path.rsplit(|byte| *byte == b'/').next().unwrap_or(path));

@@ -55,17 +55,8 @@ impl Workspace {
         let before = self.find_side(context, &options.before)?;
         let after = self.find_side(context, &options.after)?;
         let pair = (before.id, after.id);
-        if let Some(report) = self.diffs.find(&pair) {
-            return Ok(report);
-        }
-        let _one_at_a_time = self.diffs.begin();
-        // Who measured until now may have been asked the same.
-        if let Some(report) = self.diffs.find(&pair) {
-            return Ok(report);
-        }
-        let report = Arc::new(self.compare(before, after, progress)?);
-        self.diffs.keep(pair, &report);
-        Ok(report)
+        let gives_up = || self.is_closing() || progress.is_cancelled();
+        self.diffs.find_or_make(&pair, gives_up, || self.compare(before, after, progress))
     }
 
     fn find_side(&self, context: &Context, reference: &Reference) -> Result<Found, OpsError> {
@@ -96,7 +87,7 @@ impl Workspace {
         let new_tabled = Tabled::new(&new, &new_tables);
         let matched = tensors::compare(&old_tabled, &new_tabled, &pairs);
         let (distances, bytes_read) = self.measure(&matched, &old_tabled, &new_tabled, progress)?;
-        let contents = self.compare_contents(&old_tabled, &new_tabled, &pairs)?;
+        let contents = self.compare_contents(&old_tabled, &new_tabled, &pairs, progress)?;
         Ok(DiffReport {
             metadata: metadata::compare(&old.metadata, &new.metadata),
             before: before.side,
