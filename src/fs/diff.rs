@@ -7,9 +7,10 @@ use jiff::Timestamp;
 use super::inode::Identity;
 use super::made::{MadePlace, Side};
 use super::nodes::Node;
+use super::texts::json_line;
 use super::{Child, Filesystem, FsError};
 use crate::format::names::ModelName;
-use crate::ops::{Context, DiffOptions, DiffReport, NoProgress, Workspace};
+use crate::ops::{Context, DiffOptions, Progress, Workspace};
 use crate::present;
 
 /// The directory's name.
@@ -52,12 +53,27 @@ impl DiffPlace {
         self.before.sealed.max(self.after.sealed)
     }
 
-    /// The text. Tensors may have to be read for it.
-    pub fn make(&self, workspace: &Workspace, context: &Context) -> Result<String, FsError> {
+    pub fn command(&self) -> String {
+        let Self { model, before, after, .. } = self;
+        format!("modelfs diff {} {}", before.reference(model), after.reference(model))
+    }
+
+    /// The text, or nothing where it is too long. Tensors may have to be read for it.
+    pub fn make(
+        &self,
+        workspace: &Workspace,
+        context: &Context,
+        progress: &dyn Progress,
+    ) -> Result<Option<Vec<u8>>, FsError> {
         let (before, after) =
             (self.before.reference(&self.model), self.after.reference(&self.model));
-        let report = workspace.diff(context, &DiffOptions { before, after }, &NoProgress)?;
-        Ok(written(&report, self.form))
+        let report = workspace.diff(context, &DiffOptions { before, after }, progress)?;
+        Ok(match self.form {
+            Form::Text => {
+                Some(present::text(&present::diff(&report, present::ROWS_SHOWN)).into_bytes())
+            }
+            Form::Json => json_line(&*report),
+        })
     }
 }
 
@@ -66,16 +82,6 @@ fn readings(text: &str) -> impl Iterator<Item = (&str, &str)> {
     let places =
         (0..text.len()).filter(|at| text.as_bytes()[*at..].starts_with(BETWEEN.as_bytes()));
     places.map(|at| (&text[..at], &text[at + BETWEEN.len()..]))
-}
-
-fn written(report: &DiffReport, form: Form) -> String {
-    match form {
-        Form::Text => present::text(&present::diff(report, present::ROWS_SHOWN)),
-        Form::Json => {
-            let value = serde_json::to_value(report).expect("a report has text keys only");
-            format!("{value}\n")
-        }
-    }
 }
 
 impl Filesystem {

@@ -20,7 +20,11 @@ impl FsError {
             Self::Malformed { .. } => Errno::EINVAL,
             Self::Name(error) => name(error),
             Self::TooManyLinks { .. } => Errno::ENOSPC,
-            Self::TooManySnapshots { .. } | Self::TooManyTexts { .. } => Errno::EAGAIN,
+            Self::TooManySnapshots { .. }
+            | Self::TooManyTexts { .. }
+            | Self::TooManyOpen { .. } => Errno::EAGAIN,
+            Self::LongText { .. } => Errno::EFBIG,
+            Self::Text(error) => error.errno(),
             Self::Slow | Self::SlowText => Errno::ETIMEDOUT,
             Self::OtherTree => Errno::EXDEV,
             Self::NameLength { .. } => Errno::ENAMETOOLONG,

@@ -1,6 +1,7 @@
 //! Why the mount refuses something, in words; `errno` says with which number.
 
 use std::io;
+use std::sync::Arc;
 
 use crate::format::names::{ModelName, NameError};
 use crate::ops::OpsError;
@@ -32,10 +33,17 @@ pub enum FsError {
     TooManySnapshots { running: usize },
     #[error("the snapshot takes longer than an hour and goes on: see `.modelfs/status.json`")]
     Slow,
-    #[error("{running} texts are being made already: try again when one is done")]
-    TooManyTexts { running: usize },
+    #[error("{count} {what} by {by} already: try again when one is done")]
+    TooManyTexts { count: u64, what: &'static str, by: &'static str },
+    #[error("{by} hold {bytes} bytes of texts open already: close some of them")]
+    TooManyOpen { bytes: u64, by: &'static str },
+    #[error("what is to be read is longer than {bytes_max} bytes: `{command}` gives it whole")]
+    LongText { bytes_max: usize, command: String },
+    /// Of a text that several wait for.
+    #[error(transparent)]
+    Text(Arc<FsError>),
     #[error(
-        "what is to be read takes longer than half a minute to make and goes on: open it again"
+        "what is to be read takes longer than half a minute to make and goes on for another: open it again"
     )]
     SlowText,
     #[error("a draft is a tree of its own: copy instead of moving or linking")]
@@ -88,6 +96,9 @@ fn draft_text(error: &io::Error) -> String {
 impl FsError {
     /// The whole chain as one line: what, why, what to do next.
     pub fn explanation(&self) -> String {
+        if let Self::Text(error) = self {
+            return error.explanation();
+        }
         let mut text = self.to_string();
         let mut cause = std::error::Error::source(self);
         while let Some(error) = cause {
@@ -115,6 +126,9 @@ impl FsError {
 
     /// The same as lines: a policy may have several reasons, and several ways out.
     pub fn account(&self) -> String {
+        if let Self::Text(error) = self {
+            return error.account();
+        }
         let Self::Ops(OpsError::Gated { why, next, .. }) = self else {
             return self.explanation() + "\n";
         };
@@ -136,11 +150,14 @@ impl FsError {
             | Self::TooManySnapshots { .. }
             | Self::Slow
             | Self::TooManyTexts { .. }
+            | Self::TooManyOpen { .. }
+            | Self::LongText { .. }
             | Self::SlowText
             | Self::OtherTree
             | Self::Thread(_)
             | Self::Ops(_) => true,
             Self::Draft(error) => error.raw_os_error() == Some(libc::EBUSY),
+            Self::Text(error) => error.is_refusal(),
             Self::Missing
             | Self::Exists { .. }
             | Self::NameLength { .. }

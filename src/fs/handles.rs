@@ -14,6 +14,7 @@ use super::answer::{Kind, Requester};
 use super::control::ControlHandle;
 use super::deed::Deed;
 use super::nodes::{Node, SealedPlace};
+use super::texts::OpenText;
 use crate::format::names::{At, ModelName};
 use crate::ops::Caller;
 use crate::store::draft::DraftFile;
@@ -50,7 +51,7 @@ pub enum Handle {
     /// A text as it was when it was opened.
     Text(Vec<u8>),
     /// A text that is the same for all who open it.
-    Shared(Arc<str>),
+    Shared(OpenText),
     /// The history, which grows while it is open; a model's with the record that made the model.
     History(Option<(ModelName, u64)>),
     Control(ControlHandle),

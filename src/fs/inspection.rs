@@ -8,15 +8,20 @@ use super::inode::Identity;
 use super::listing::Named;
 use super::made::{MadePlace, Side};
 use super::nodes::Node;
+use super::texts::json_line;
 use super::{Child, Filesystem, FsError, Kind};
 use crate::format::names::ModelName;
-use crate::ops::{Context, InspectOptions, NoProgress, Workspace};
+use crate::ops::{Context, InspectOptions, Progress, Workspace};
 
 /// The directory's name.
 pub(super) const INSPECT: &str = "inspect";
 
 /// At the end of a name.
 const JSON_ENDING: &str = ".json";
+
+/// Bytes of JSON about the files of a version: past this, they are only named, and then counted. The command
+/// line gives much more.
+const ANSWER_BYTES_MAX: usize = 4 << 20;
 
 /// A file of `.modelfs/inspect`.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -26,6 +31,10 @@ pub struct InspectionPlace {
 }
 
 impl InspectionPlace {
+    pub fn new(model: ModelName, of: Side) -> Self {
+        Self { model, of }
+    }
+
     pub fn identity(&self) -> Identity {
         let (model, manifest) = (self.model.as_str().as_bytes(), self.of.manifest.as_bytes());
         Identity::of("inspection", &[model, manifest])
@@ -36,12 +45,20 @@ impl InspectionPlace {
         self.of.sealed
     }
 
-    /// The text: the same JSON as the command line gives.
-    pub fn make(&self, workspace: &Workspace, context: &Context) -> Result<String, FsError> {
+    pub fn command(&self) -> String {
+        format!("modelfs inspect {}", self.of.reference(&self.model))
+    }
+
+    /// The text: JSON as the command line gives, but no more than fits into a file that everybody may open.
+    pub fn make(
+        &self,
+        workspace: &Workspace,
+        context: &Context,
+        progress: &dyn Progress,
+    ) -> Result<Option<Vec<u8>>, FsError> {
         let options = InspectOptions { reference: self.of.reference(&self.model), path: None };
-        let report = workspace.inspect(context, &options, &NoProgress)?;
-        let value = serde_json::to_value(report).expect("a report has text keys only");
-        Ok(format!("{value}\n"))
+        let report = workspace.inspect(context, &options, ANSWER_BYTES_MAX, progress)?;
+        Ok(json_line(&report))
     }
 }
 
@@ -60,7 +77,7 @@ impl Filesystem {
         let version = name.to_str().and_then(|name| name.strip_suffix(JSON_ENDING));
         let Some(version) = version else { return Ok(None) };
         let Some(of) = self.side(model, version)? else { return Ok(None) };
-        let place = MadePlace::Inspection(InspectionPlace { model: model.clone(), of });
+        let place = MadePlace::Inspection(InspectionPlace::new(model.clone(), of));
         Ok(Some(Child::moving(Node::Made(place))))
     }
 
@@ -72,7 +89,7 @@ impl Filesystem {
         let names = body.versions.iter().map(|version| {
             let (number, manifest, sealed) = (version.number, version.manifest, version.sealed);
             let of = Side { number, manifest, sealed };
-            let place = MadePlace::Inspection(InspectionPlace { model: model.clone(), of });
+            let place = MadePlace::Inspection(InspectionPlace::new(model.clone(), of));
             (format!("{number}{JSON_ENDING}").into(), Kind::File, place.identity())
         });
         Ok(names.collect())

@@ -2,7 +2,7 @@
 //!
 //! One method per operation, plain values in and out; the adapter above knows FUSE, this does not.
 //! Everything here is answered from memory or by the store; only a snapshot and some texts take long, and
-//! those run on threads of their own (`control`, `made`). SEMANTICS.md has the promises to programs.
+//! those run on threads of their own (`control`, `texts`). SEMANTICS.md has the promises to programs.
 #![doc = include_str!("SEMANTICS.md")]
 
 mod answer;
@@ -24,8 +24,10 @@ mod model;
 mod nodes;
 mod open;
 mod past;
+mod quota;
 mod root;
 mod temporary;
+mod texts;
 mod version;
 
 use std::ffi::{OsStr, OsString};
@@ -57,9 +59,9 @@ use answer::Counts;
 use control::Desk;
 use generated::Refusals;
 use handles::HandleTable;
-use made::Texts;
 use nodes::{Node, NodeTable};
 use temporary::TemporaryLinks;
+use texts::Texts;
 
 /// Longest name of an entry, in bytes.
 pub const NAME_BYTES_MAX: usize = 255;

@@ -45,6 +45,9 @@ impl Filesystem {
                 let scope = scope.clone().map(|model| self.with_seq(model)).transpose()?;
                 Ok(self.opened_text(Handle::History(scope)))
             }
+            // That of a model is as long as it has versions; the others are short.
+            Node::Generated(scope, Generated::Status) => self
+                .open_text(requester.uid, self.text(scope, Generated::Status)?.into_bytes().into()),
             Node::Generated(scope, file) => {
                 let text = self.text(scope, *file)?;
                 Ok(self.opened_text(Handle::Text(text.into_bytes())))

@@ -15,8 +15,8 @@ use crate::inspect::{Description, InspectError, ReadAt, describe, kind_of, runs_
 
 /// Most files of a version that are described at a time.
 pub const FILES_MAX: usize = 10_000;
-/// Bytes of JSON of all descriptions together: past this, files are only named.
-const DESCRIPTIONS_BYTES_MAX: usize = 64 << 20;
+/// Bytes of JSON about all files together, for who may have much.
+pub const ANSWER_BYTES_MAX: usize = 64 << 20;
 
 /// What a version's files say of themselves.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -25,7 +25,7 @@ pub struct InspectReport {
     pub version: VersionNumber,
     /// In the order of their paths.
     pub files: Vec<InspectedFile>,
-    /// Files beyond the first 10,000, of which nothing is said.
+    /// Files beyond the first 10,000, or beyond the bytes that there may be: nothing is said of them.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub more_files: u64,
 }
@@ -75,18 +75,41 @@ impl InspectedFile {
         })
     }
 
-    /// Without its description where that is longer than what is left.
-    fn within(mut self, bytes_left: &mut usize) -> Self {
-        let Some(description) = &self.description else { return self };
-        let text = serde_json::to_string(description).expect("a description has text keys only");
-        match bytes_left.checked_sub(text.len()) {
-            Some(left) => *bytes_left = left,
-            None => {
-                self.description = None;
-                self.why = Some("the answer would be too long: inspect this file alone".to_owned());
-            }
+    /// Itself where there is room for it, else without its description, else nothing.
+    fn within(mut self, room: &mut Room) -> Option<Self> {
+        if room.take(&self) {
+            return Some(self);
         }
-        self
+        self.description.take()?;
+        self.why =
+            Some("the answer would be too long: `modelfs inspect` this file alone".to_owned());
+        room.take(&self).then_some(self)
+    }
+}
+
+/// Bytes of JSON that there may still be.
+struct Room(usize);
+
+impl Room {
+    /// Whether there was room for what is said of a file, which is taken then. Nothing is written.
+    fn take(&mut self, file: &InspectedFile) -> bool {
+        let mut left = Self(self.0);
+        let fits = serde_json::to_writer(&mut left, file).is_ok();
+        if fits {
+            *self = left;
+        }
+        fits
+    }
+}
+
+impl io::Write for Room {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 = self.0.checked_sub(bytes.len()).ok_or(io::ErrorKind::WriteZero)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -95,10 +118,14 @@ struct Stored<'a> {
     workspace: &'a Workspace,
     manifest: &'a Manifest,
     file: &'a FileEntry,
+    gives_up: &'a dyn Fn() -> bool,
 }
 
 impl ReadAt for Stored<'_> {
     fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<usize> {
+        if (self.gives_up)() {
+            return Err(io::Error::other(OpsError::Closing));
+        }
         self.workspace.read_file(self.manifest, self.file, offset, out).map_err(io::Error::other)
     }
 
@@ -108,7 +135,8 @@ impl ReadAt for Stored<'_> {
 }
 
 impl Workspace {
-    /// What the files of a version, or those at a path in it, say of themselves.
+    /// What the files of a version, or those at a path in it, say of themselves, in about `bytes_max` bytes
+    /// of JSON at most.
     ///
     /// # Errors
     /// `NoModel`, `NoVersion`, `Denied`; `File` where the version has no such path, or where a stored
@@ -117,26 +145,30 @@ impl Workspace {
         &self,
         context: &Context,
         options: &InspectOptions,
+        bytes_max: usize,
         progress: &dyn Progress,
     ) -> Result<InspectReport, OpsError> {
         let summary = self.resolve(context, &options.reference)?;
         let (model, version) = (options.reference.model.clone(), summary.version);
         let manifest = self.manifest(&summary.manifest)?;
         let mut entries = files_at(&manifest, options.path.as_deref())?;
-        let more_files = entries.len().saturating_sub(FILES_MAX) as u64;
+        let count = entries.len();
         entries.truncate(FILES_MAX);
         progress.begin("looking into files", 0);
         let mut files = Vec::with_capacity(entries.len());
-        let mut bytes_left = DESCRIPTIONS_BYTES_MAX;
+        let mut room = Room(bytes_max);
+        let gives_up = || self.is_closing() || progress.is_cancelled();
         for (path, file) in entries {
-            if self.is_closing() || progress.is_cancelled() {
+            let stored = Stored { workspace: self, manifest: &manifest, file, gives_up: &gives_up };
+            let read = InspectedFile::of(&path, &stored);
+            if gives_up() {
                 return Err(OpsError::Closing);
             }
-            let stored = Stored { workspace: self, manifest: &manifest, file };
-            let read = InspectedFile::of(&path, &stored);
             let found = read.map_err(|error| OpsError::file("inspect", &path, error))?;
-            files.push(found.within(&mut bytes_left));
+            let Some(found) = found.within(&mut room) else { break };
+            files.push(found);
         }
+        let more_files = (count - files.len()) as u64;
         Ok(InspectReport { model, version, files, more_files })
     }
 }

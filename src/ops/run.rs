@@ -1,6 +1,6 @@
 //! One request, one report: the table from the words of the command line and the socket to verbs.
 
-use super::{Context, OpsError, Progress, Report, Request, VettingReport, Workspace};
+use super::{Context, OpsError, Progress, Report, Request, VettingReport, Workspace, inspect};
 
 impl Workspace {
     /// Does what is asked.
@@ -59,7 +59,8 @@ impl Workspace {
                 Report::Statement(self.statement(context, &reference)?)
             }
             Request::Inspect(options) => {
-                Report::Inspect(Box::new(self.inspect(context, &options, progress)?))
+                let found = self.inspect(context, &options, inspect::ANSWER_BYTES_MAX, progress)?;
+                Report::Inspect(Box::new(found))
             }
             Request::Warm(options) => Report::Warm(self.warm(context, &options, progress)?),
             Request::Verify(options) => Report::Verify(self.verify(context, &options, progress)?),

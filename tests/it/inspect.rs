@@ -139,9 +139,9 @@ fn what_files_say_of_themselves_is_made_when_it_is_opened() {
     let path = mount.path("churn/.modelfs/inspect/v1.json");
     assert_eq!(fs::metadata(&path).unwrap().len(), 4_096, "nothing was made yet");
     let text = mount.text("churn/.modelfs/inspect/v1.json");
-    assert_eq!(text, mount.cli(&["inspect", "churn/v1", "--json"]).ok().stdout);
     assert_eq!(fs::metadata(&path).unwrap().len(), text.len() as u64);
     let report: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(report, mount.cli(&["inspect", "churn/v1", "--json"]).ok().json());
     let format = |file: &Value| file["format"].as_str().map(str::to_owned);
     let formats: Vec<_> = report["files"].as_array().unwrap().iter().filter_map(format).collect();
     assert_eq!(formats, ["json", "json", "onnx"]);
