@@ -216,7 +216,7 @@ impl Filesystem {
             // Every moment is in the one, every pair of versions in the other.
             Node::PastRoot | Node::Diffs(_) => Vec::new(),
             Node::Past(moment) => self.past_models(moment)?,
-            Node::PastModel(moment, model) => self.past_names(moment, model)?,
+            Node::PastModel(moment, model) => self.past_names(requester, moment, model)?,
             Node::DataRoot => self.data_names(requester),
             Node::Data(data) => self.data_link_names(requester, data),
             Node::Live(None) => self.live_names(requester),

@@ -415,7 +415,9 @@ impl Filesystem {
             Node::Inspections(model) => self.inspection_child(model, name),
             Node::PastRoot => Ok(self.past_child(name)),
             Node::Past(moment) => self.past_model_child(moment, name),
-            Node::PastModel(moment, model) => self.past_version_child(moment, model, name),
+            Node::PastModel(moment, model) => {
+                self.past_version_child(requester, (moment, model), name)
+            }
             Node::DataRoot => Ok(self.data_child(requester, name)),
             Node::Data(data) => Ok(self.data_link_child(requester, data, name)),
             Node::Live(None) => Ok(live::alias_child(name)),

@@ -13,7 +13,7 @@ use super::answer::Kind;
 use super::listing::Named;
 use super::model::alias_link;
 use super::nodes::{Node, View};
-use super::{Child, Filesystem, FsError, version};
+use super::{Child, Filesystem, FsError, Requester, version};
 use crate::format::manifest::EntryIndex;
 use crate::format::names::{At, ModelName};
 
@@ -44,26 +44,28 @@ impl Filesystem {
         (moment.at <= (self.settings.now)()).then(|| Child::moving(Node::Past(moment)))
     }
 
-    /// `/.at/<time>/<model>`
+    /// `/.at/<time>/<model>`: who may not enter the model has nothing added up.
     pub(super) fn past_model_child(
         &self,
         moment: &Moment,
         name: &OsStr,
     ) -> Result<Option<Child>, FsError> {
         let Some(Ok(model)) = name.to_str().map(str::parse::<ModelName>) else { return Ok(None) };
-        let found = self.workspace.model_at(&model, moment.at)?;
-        Ok(found.map(|_| Child::moving(Node::PastModel(moment.clone(), model))))
+        let state = self.workspace.state();
+        let was_there = state.model(&model).is_some_and(|it| it.created <= moment.at);
+        Ok(was_there.then(|| Child::moving(Node::PastModel(moment.clone(), model))))
     }
 
     /// `/.at/<time>/<model>/<version or alias>`
     pub(super) fn past_version_child(
         &self,
-        moment: &Moment,
-        model: &ModelName,
+        requester: Requester,
+        (moment, model): (&Moment, &ModelName),
         name: &OsStr,
     ) -> Result<Option<Child>, FsError> {
         let Some(Ok(at)) = name.to_str().map(str::parse::<At>) else { return Ok(None) };
-        let Some(found) = self.workspace.model_at(model, moment.at)? else { return Ok(None) };
+        let found = self.workspace.model_at(requester.uid, model, moment.at)?;
+        let Some(found) = found else { return Ok(None) };
         let At::Version(number) = at else {
             return Ok(alias_link(&found, at).map(|link| Child::moving(Node::Alias(link))));
         };
@@ -92,12 +94,12 @@ impl Filesystem {
     /// The versions and aliases that a model had.
     pub(super) fn past_names(
         &self,
+        requester: Requester,
         moment: &Moment,
         model: &ModelName,
     ) -> Result<Vec<Named>, FsError> {
-        let Some(found) = self.workspace.model_at(model, moment.at)? else {
-            return Err(FsError::Missing);
-        };
+        let found = self.workspace.model_at(requester.uid, model, moment.at)?;
+        let found = found.ok_or(FsError::Missing)?;
         let links = std::iter::once(At::Latest).chain(found.aliases.keys().cloned().map(At::Alias));
         let links = links.filter_map(|alias| alias_link(&found, alias)).map(|link| {
             let name = link.alias.to_string().into();

@@ -89,6 +89,7 @@ use checkpoint::Checkpoints;
 use contents::Sealing;
 use diff::Diffs;
 use hot::HotJobs;
+use past::Past;
 use refusals::RecentRefusals;
 use streams::Streams;
 
@@ -98,8 +99,6 @@ const MANIFEST_ENTRIES_MAX: u64 = 2_000_000;
 const MANIFESTS_TYPICAL: usize = 1_024;
 /// Versions whose facts are kept for the next decision.
 const FACTS_MAX: usize = 128;
-/// Models as they were that are kept.
-const PAST_MAX: usize = 64;
 /// Mode of a mount's own directory in a new store.
 const ROOT_MODE: u32 = 0o755;
 
@@ -195,8 +194,7 @@ pub struct Workspace {
     /// The policy that was asked last. No other lock is taken while it is held.
     policies: Mutex<Option<Arc<Policy>>>,
     facts: Cache<ManifestId, Arc<VersionFacts>>,
-    /// Models as they were, by the last of their records that counts.
-    past: Cache<(ModelName, u64), Arc<Model>>,
+    past: Past,
     manifests: WeighedCache<ManifestId, Arc<Manifest>>,
     streams: Streams,
     diffs: Diffs,
@@ -244,7 +242,7 @@ impl Workspace {
             committing: Mutex::default(),
             policies: Mutex::new(None),
             facts: Cache::new(FACTS_MAX),
-            past: Cache::new(PAST_MAX),
+            past: Past::default(),
             manifests,
             streams: Streams::new(cache_bytes),
             diffs: Diffs::default(),
