@@ -54,8 +54,12 @@ impl DiffPlace {
     }
 
     pub fn command(&self) -> String {
-        let Self { model, before, after, .. } = self;
-        format!("modelfs diff {} {}", before.reference(model), after.reference(model))
+        let Self { model, before, after, form } = self;
+        let option = match form {
+            Form::Text => "",
+            Form::Json => " --json",
+        };
+        format!("modelfs diff {} {}{option}", before.reference(model), after.reference(model))
     }
 
     /// The text, or nothing where it is too long. Tensors may have to be read for it.

@@ -46,7 +46,7 @@ impl InspectionPlace {
     }
 
     pub fn command(&self) -> String {
-        format!("modelfs inspect {}", self.of.reference(&self.model))
+        format!("modelfs inspect {} --json", self.of.reference(&self.model))
     }
 
     /// The text: JSON as the command line gives, but no more than fits into a file that everybody may open.

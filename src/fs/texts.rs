@@ -364,7 +364,7 @@ mod tests {
         };
         let error = waiter.wait().unwrap_err();
         assert_eq!(error.errno_name(), "EFBIG");
-        assert!(error.explanation().contains("`modelfs inspect churn/v7`"), "{error}");
+        assert!(error.explanation().contains("`modelfs inspect churn/v7 --json`"), "{error}");
         assert!(texts.kept(&place(7)).is_none());
         assert!(json_line(&" ".repeat(TEXT_BYTES_MAX)).is_none());
 
