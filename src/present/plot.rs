@@ -131,14 +131,16 @@ impl Scale {
         let low = values.iter().copied().fold(f64::INFINITY, f64::min);
         let high = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let (low, high) = if low <= high { (low, high) } else { (0.0, 1.0) };
-        let room = if low < high { high - low } else { high.abs().max(1.0) * 0.1 };
-        // Far apart, numbers may have no difference that is one.
-        let room = if room.is_finite() { room } else { f64::MAX / 4.0 };
-        let rough = room / TICKS;
+        // Numbers that are far apart have no difference, but their parts have.
+        let rough = match low < high {
+            true => (high / TICKS - low / TICKS).max(f64::MIN_POSITIVE),
+            false => high.abs().max(1.0) * 0.1 / TICKS,
+        };
         let magnitude = 10_f64.powf(rough.log10().floor());
         let step = [1.0, 2.0, 5.0, 10.0].into_iter().find(|it| rough <= it * magnitude);
         let step = step.unwrap_or(10.0) * magnitude;
-        let (low, mut high) = ((low / step).floor() * step, (high / step).ceil() * step);
+        let low = ((low / step).floor() * step).max(f64::MIN);
+        let mut high = ((high / step).ceil() * step).min(f64::MAX);
         if high <= low {
             high = low + step;
         }
@@ -146,22 +148,23 @@ impl Scale {
     }
 
     fn y(&self, value: f64) -> f64 {
-        let share = (value - self.low) / (self.high - self.low);
+        let share = (value / 2.0 - self.low / 2.0) / (self.high / 2.0 - self.low / 2.0);
         let share = if share.is_finite() { share.clamp(0.0, 1.0) } else { 0.0 };
         TOP + (HEIGHT - TOP - BOTTOM) * (1.0 - share)
     }
 
     fn ticks(&self) -> impl Iterator<Item = f64> {
-        let (low, step) = (self.low, self.step);
-        let count = ((self.high - low) / step).round().clamp(0.0, 20.0);
+        /// What the last bits of a multiple may be off.
+        const SLACK: f64 = 1e-9;
+        let step = self.step;
+        // At the end of all numbers an end is no multiple of the step.
+        let (first, last) = (self.low / step - SLACK, self.high / step + SLACK);
+        let first = first.ceil();
+        let count = (last.floor() - first).clamp(0.0, 20.0);
         // A count of at most 20.
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
         let count = count as u32;
-        (0..=count).map(move |index| {
-            // What is zero but for the last bits is zero.
-            let tick = low + step * f64::from(index);
-            if tick.abs() < step * 1e-9 { 0.0 } else { tick }
-        })
+        (0..=count).map(move |index| (first + f64::from(index)) * step)
     }
 }
 
@@ -300,10 +303,24 @@ mod tests {
             let is_close = close(found.0, low) && close(found.1, high) && close(found.2, step);
             assert!(is_close, "{values:?}: {found:?}");
         }
-        for strange in [&[f64::MAX, f64::MIN][..], &[0.0, 0.0], &[f64::MIN_POSITIVE, 0.0]] {
+        for strange in [&[0.0, 0.0][..], &[5e-324, 0.0], &[f64::MAX, f64::MAX]] {
             let scale = Scale::around(strange);
-            assert!(scale.y(strange[0]).is_finite() && scale.ticks().count() < 30, "{strange:?}");
+            assert!(scale.ticks().all(f64::is_finite) && scale.ticks().count() < 30, "{strange:?}");
+            assert!(scale.y(strange[0]).is_finite(), "{strange:?}");
         }
+    }
+
+    #[test]
+    fn numbers_that_are_as_far_apart_as_can_be_have_their_places() {
+        let check = |end: f64, expected: &[&str]| {
+            let scale = Scale::around(&[-end, 0.0, end]);
+            let heights = [-end, 0.0, end].map(|value| scale.y(value));
+            assert!(heights[0] > heights[1] && heights[1] > heights[2], "{end:e}: {heights:?}");
+            let ticks: Vec<String> = scale.ticks().map(figure).collect();
+            assert_eq!(ticks, expected, "{end:e}");
+        };
+        check(1e308, &["-1.000e308", "-5.000e307", "0", "5.000e307", "1.000e308"]);
+        check(f64::MAX, &["-1.000e308", "0", "1.000e308"]);
     }
 
     #[test]
