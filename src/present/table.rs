@@ -80,10 +80,10 @@ pub fn printable(text: &str) -> String {
     shown
 }
 
-/// Not a control character, nor one that changes the direction of what follows.
+/// Not a control character, nor one that ends a line or changes the direction of what follows.
 fn is_plain(character: char) -> bool {
     !character.is_control()
-        && !matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        && !matches!(character, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// A size with three digits and its unit: `1.25 GiB`, `999 B`.
@@ -135,6 +135,19 @@ mod tests {
         let expected = "NAME        SIZE  X\né            1 B\nlonger  12.5 MiB  a\\nb\\u{1b}\n";
         assert_eq!(table.render(), expected);
         assert_eq!(pairs(&[("a", "1".into()), ("long", "2".into())]), "a     1\nlong  2\n");
+    }
+
+    #[test]
+    fn what_others_wrote_cannot_steer_a_terminal() {
+        for steering in
+            "\n\r\t\u{1b}\u{7f}\u{9b}\u{61c}\u{200e}\u{200f}\u{2028}\u{2029}\u{202e}\u{2066}"
+                .chars()
+        {
+            let shown = printable(&format!("a{steering}b"));
+            assert_eq!(shown, format!("a{}b", steering.escape_default()));
+        }
+        let plain = "ä 模型 ‘x’ 🙂 \u{200d}";
+        assert_eq!(printable(plain), plain);
     }
 
     #[test]
