@@ -1,7 +1,7 @@
 //! Hot files: read without us, never wrong, never above the limit, and never needed.
 
 use std::fs::{self, File};
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -26,6 +26,15 @@ fn with_hot_version() -> (Mount, Vec<u8>) {
 
 fn hot_directory(mount: &Mount) -> PathBuf {
     mount.bench.store.join("hot")
+}
+
+/// Removes all that is hot, also while something is being made hot.
+fn remove_hot_files(mount: &Mount) {
+    wait_for("the hot files to go", || match fs::remove_dir_all(hot_directory(mount)) {
+        Ok(()) => Some(()),
+        Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => None,
+        Err(error) => panic!("{error}"),
+    });
 }
 
 /// The hot files, the index left out.
@@ -115,7 +124,7 @@ fn a_sealed_draft_is_hot_at_once_without_a_copy() {
 fn hot_files_may_be_deleted_at_any_time() {
     let (mut mount, bytes) = with_hot_version();
     let mut open = File::open(mount.path("churn/v1/w")).expect("sealed");
-    fs::remove_dir_all(hot_directory(&mount)).expect("it is ours");
+    remove_hot_files(&mount);
     // What is open goes on, also for others; after its close the file is read through us.
     assert_reads(&mount, "churn/v1/w", &bytes);
     let mut read = Vec::new();
@@ -128,7 +137,7 @@ fn hot_files_may_be_deleted_at_any_time() {
     assert!(is_hot(&mount, &two));
     assert_reads(&mount, "churn/v2/w", &two);
     mount.stop();
-    fs::remove_dir_all(hot_directory(&mount)).expect("it is ours");
+    remove_hot_files(&mount);
     mount.start();
     assert_reads(&mount, "churn/v2/w", &two);
     mount.assert_sound();
@@ -243,8 +252,10 @@ fn warm_makes_a_version_hot() {
     let files: [(&str, &[u8]); 4] =
         [("a/one", &one), ("b/two", &two), ("b/same", &two), ("b/small", b"small")];
     mount.seal_files("churn", &files, "one");
-    fs::remove_dir_all(hot_directory(&mount)).expect("it is ours");
-    mount.restart();
+    // A daemon that goes on might make them again.
+    mount.stop();
+    remove_hot_files(&mount);
+    mount.start();
     let report = mount.cli_json(&["warm", "churn/v1", "a"]);
     assert_eq!(
         (report["files"].as_u64(), report["made_bytes"].as_u64()),
@@ -259,7 +270,7 @@ fn warm_makes_a_version_hot() {
     mount.cli(&["warm", "churn/v9"]).exits(4);
     // The same without a daemon, and what it made is believed by the next one.
     mount.stop();
-    fs::remove_dir_all(hot_directory(&mount)).expect("it is ours");
+    remove_hot_files(&mount);
     mount.cli(&["warm", "churn/v1", "/b/"]).ok().says("1 file");
     mount.start();
     assert_reads(&mount, "churn/v1/b/same", &two);
@@ -276,7 +287,7 @@ fn a_file_that_is_read_again_becomes_hot_where_there_is_room() {
     let (first, second) = (noise(1, BYTES), noise(2, BYTES));
     mount.seal_files("churn", &[("w", &first), ("x", &second)], "one");
     mount.stop();
-    fs::remove_dir_all(hot_directory(&mount)).expect("it is ours");
+    remove_hot_files(&mount);
     mount.start();
     assert_reads(&mount, "churn/v1/w", &first);
     // Only a part of this one is read, however often it is opened.
@@ -322,7 +333,7 @@ fn a_retarget_warms_through_every_door() {
     for bytes in &contents {
         mount.seal_files("churn", &[("w", bytes)], "a version");
     }
-    let goes_cold = || fs::remove_dir_all(hot_directory(&mount)).expect("it is ours");
+    let goes_cold = || remove_hot_files(&mount);
     let becomes_hot = |index: usize| {
         wait_for("the version to be warm", || is_hot(&mount, &contents[index]).then_some(()));
     };
