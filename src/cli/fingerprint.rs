@@ -12,11 +12,13 @@ use super::mount::Shown;
 use super::progress::Bar;
 use super::table::{Align, Table, bytes, count, printable};
 use crate::capture::data::{self, ColumnSummary, DataError, Fingerprint, Stamp, Watcher};
+use crate::format::path;
 use crate::ops::{Failure, FailureKind, Progress};
 
 /// A fingerprint with the path that it was asked for by.
 #[derive(Serialize)]
 struct Told<'a> {
+    #[serde(with = "path")]
     path: &'a Path,
     #[serde(flatten)]
     found: &'a Fingerprint,

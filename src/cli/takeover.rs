@@ -15,6 +15,7 @@ use super::progress::Bar;
 use super::sources::{self, Refused};
 use super::{config, print};
 use crate::format::names::ModelName;
+use crate::format::path;
 use crate::ops::{
     self, Failure, FailureKind, ImportReport, InventoryReport, PLAN_BYTES_MAX, Plan, PlanVersion,
     Progress, Report, Request,
@@ -33,6 +34,11 @@ pub fn inventory(inventory: &args::Inventory, shown: Shown) -> Result<(), Failur
     let what = || format!("cannot look through `{}`", inventory.directory.display());
     let root = inventory.directory.canonicalize().map_err(|error| of_io(what(), &error))?;
     // Before all the work, so that it is not for nothing.
+    if inventory.plan.is_some() && root.to_str().is_none() {
+        let message = format!("a plan cannot name `{}`: it is not UTF-8", root.display());
+        let hint = "rename the directory, or bind it to another place";
+        return Err(failure_with_hint(FailureKind::Usage, message, hint));
+    }
     inventory.plan.as_deref().map(create_plan).transpose()?;
     let report = look_through(&root, inventory.plan.as_deref());
     if let (Err(_), Some(plan)) = (&report, &inventory.plan) {
@@ -115,6 +121,7 @@ struct Imported {
 #[derive(Serialize)]
 struct Left {
     model: ModelName,
+    #[serde(with = "path")]
     path: PathBuf,
     #[serde(skip_serializing_if = "String::is_empty")]
     why: String,

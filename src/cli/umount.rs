@@ -13,6 +13,7 @@ use super::print;
 use super::table::{count, printable};
 use crate::daemon::mountpoint;
 use crate::daemon::protocol::{Answer, Ask};
+use crate::format::path;
 use crate::ops::{DaemonStatus, Failure, FailureKind, NoProgress, Report, Request};
 use crate::sys::mount;
 
@@ -24,7 +25,9 @@ const DEAD_COUNT_MAX: usize = 16;
 /// What was done.
 #[derive(Serialize)]
 struct UmountReport {
+    #[serde(with = "path")]
     mountpoint: PathBuf,
+    #[serde(with = "path")]
     store: PathBuf,
     /// The daemon that has ended; `None` where none was running.
     ended: Option<u32>,

@@ -174,6 +174,14 @@ pub fn to_hex(bytes: &[u8]) -> String {
     text
 }
 
+/// The bytes that these hexadecimal digits stand for; `None` where they are none.
+pub fn from_hex(digits: &str) -> Option<Vec<u8>> {
+    let is_digits = digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+    let pair = |at: usize| u8::from_str_radix(digits.get(at..at + 2)?, 16).ok();
+    let is_pairs = is_digits && digits.len().is_multiple_of(2);
+    is_pairs.then(|| (0..digits.len()).step_by(2).map(pair).collect())?
+}
+
 /// The bytes that exactly `N * 2` lower-case hexadecimal digits stand for.
 pub(super) fn parse_hex<const N: usize>(text: &str) -> Result<[u8; N], IdError> {
     let wrong = || IdError { text: text.chars().take(80).collect(), expected: N * 2 };

@@ -16,6 +16,7 @@ pub mod manifest;
 pub mod metadata;
 pub mod names;
 pub mod pack;
+pub mod path;
 mod planes;
 pub mod record;
 pub mod schema;

@@ -13,6 +13,7 @@ use super::model::system_time;
 use super::nodes::{Generated, Node, Scope};
 use super::{Child, Filesystem, FsError};
 use crate::format::names::{LATEST, ModelName};
+use crate::format::path;
 use crate::format::record::Actor;
 use crate::format::schema;
 use crate::ops::SealStatus;
@@ -135,7 +136,7 @@ impl Filesystem {
             "models": state.models().len(),
             "sealing": sealing,
             "seq": head.seq,
-            "store": self.workspace.directory(),
+            "store": path::value(self.workspace.directory()),
             "time": state.time(),
             "versions": state.models().map(Model::version_count).sum::<u64>(),
         })

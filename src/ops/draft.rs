@@ -13,6 +13,7 @@ use super::hot::Movable;
 use super::{OpsError, Workspace};
 use crate::format::ids::ManifestId;
 use crate::format::names::ModelName;
+use crate::format::path;
 use crate::format::record::Access;
 use crate::store::StoreError;
 use crate::store::draft::{DraftTree, FrozenDraft};
@@ -27,6 +28,7 @@ const INTENT_SUFFIX: &str = "~intent";
 #[derive(Serialize, Deserialize)]
 struct Intent {
     manifest: ManifestId,
+    #[serde(with = "path")]
     sub: PathBuf,
     /// The tree's own inode: what stands in its place after it is gone has another.
     ino: u64,

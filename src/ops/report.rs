@@ -11,6 +11,7 @@ use super::{Anchor, DiffReport, InspectReport};
 use crate::format::codec::Codec;
 use crate::format::ids::{BlobDigest, ManifestId, PolicyDigest, RecordDigest, TreeDigest};
 use crate::format::names::{AliasName, Label, ModelName, Reference, VersionNumber};
+use crate::format::path;
 use crate::format::record::{Access, Actor, Mark, Move, Subject, Verdict};
 
 /// A version was sealed, or was there already.
@@ -317,6 +318,7 @@ pub struct DtypeStats {
 /// How a store is doing.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StatusReport {
+    #[serde(with = "path")]
     pub store: PathBuf,
     pub store_id: String,
     pub format: u32,
@@ -372,6 +374,7 @@ pub struct WarmStatus {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DaemonStatus {
     pub pid: u32,
+    #[serde(with = "path")]
     pub mountpoint: PathBuf,
     pub since: Timestamp,
     pub version: String,
@@ -383,6 +386,7 @@ pub struct DaemonStatus {
 pub struct ExportReport {
     pub model: ModelName,
     pub version: VersionNumber,
+    #[serde(with = "path")]
     pub directory: PathBuf,
     pub files: u64,
     pub bytes: u64,

@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 
 use crate::format::ids::{BlobDigest, ContentDigest, RecordDigest};
 use crate::format::names::{AliasName, Label, ModelName, Reference};
+use crate::format::path;
 use crate::format::record::{CheckResult, Mark};
 use crate::format::signature::PublicKey;
 use crate::ops::Document;
@@ -21,9 +22,12 @@ use crate::ops::Document;
 #[serde(rename_all = "snake_case")]
 pub enum Source {
     /// The model's draft, or the directory `sub` below it.
-    Draft { sub: Option<PathBuf> },
+    Draft {
+        #[serde(default, with = "path::option")]
+        sub: Option<PathBuf>,
+    },
     /// A directory or a file outside, by its absolute path; it is left as it is.
-    Path(PathBuf),
+    Path(#[serde(with = "path")] PathBuf),
     /// The same, as it was found when somebody looked at it.
     Taken(Box<TakenSource>),
 }
@@ -44,8 +48,10 @@ impl Source {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TakenSource {
     /// What places are below; absolute.
+    #[serde(with = "path")]
     pub root: PathBuf,
     /// Absolute.
+    #[serde(with = "path")]
     pub path: PathBuf,
     /// These files under these names, instead of all that is at `path`.
     pub files: Vec<PlacedFile>,
@@ -78,8 +84,10 @@ impl TakenSource {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlacedFile {
     /// Absolute.
+    #[serde(with = "path")]
     pub from: PathBuf,
     /// Below the version.
+    #[serde(with = "path")]
     pub name: PathBuf,
 }
 
@@ -187,6 +195,7 @@ pub struct RollbackOptions {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ExportOptions {
     pub reference: Reference,
+    #[serde(with = "path")]
     pub directory: PathBuf,
     /// What is written there too.
     pub documents: Vec<Document>,
@@ -211,6 +220,7 @@ pub struct VerifyOptions {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct WarmOptions {
     pub reference: Reference,
+    #[serde(default, with = "path::option")]
     pub path: Option<PathBuf>,
 }
 
@@ -219,6 +229,7 @@ pub struct WarmOptions {
 pub struct InspectOptions {
     pub reference: Reference,
     /// A file or directory in it, instead of all.
+    #[serde(default, with = "path::option")]
     pub path: Option<PathBuf>,
 }
 

@@ -5,7 +5,9 @@
 //! point is detached before the directory around it is deleted.
 
 use std::env;
+use std::ffi::OsStr;
 use std::fs::{self, File};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -519,13 +521,14 @@ fn mounts_below(root: &Path) -> Vec<PathBuf> {
 }
 
 fn mount_table() -> Vec<(PathBuf, String)> {
-    let table = fs::read_to_string("/proc/self/mountinfo").expect("procfs is mounted");
-    let parse = |line: &str| {
-        let (before, after) = line.split_once(" - ")?;
-        let point = before.split(' ').nth(4)?.replace("\\040", " ");
-        Some((PathBuf::from(point), after.split(' ').next()?.to_owned()))
+    let table = fs::read("/proc/self/mountinfo").expect("procfs is mounted");
+    let parse = |line: &[u8]| {
+        let mut fields = line.split(|byte| *byte == b' ');
+        let point = OsStr::from_bytes(fields.nth(4)?);
+        let kind = fields.skip_while(|field| *field != b"-").nth(1)?;
+        Some((PathBuf::from(point), String::from_utf8_lossy(kind).into_owned()))
     };
-    table.lines().filter_map(parse).collect()
+    table.split(|byte| *byte == b'\n').filter_map(parse).collect()
 }
 
 /// Polls until `seen` gives something, or panics with what was waited for.

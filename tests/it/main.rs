@@ -39,6 +39,7 @@ mod main_job;
 mod meanwhile;
 mod metadata;
 mod page;
+mod paths;
 mod permissions;
 mod python;
 mod reading;

@@ -20,8 +20,10 @@ use crate::cli::client::StorePlace;
 use crate::cli::config::{self, DRAFT_VARIABLE};
 use crate::cli::failure::{EXIT_DONE, failure_with_hint, of_config, of_io};
 use crate::cli::mount::Shown;
+use crate::cli::table::printable;
 use crate::cli::{ask, print, render, say, say_text};
 use crate::format::names::ModelName;
+use crate::format::path;
 use crate::ops::{Failure, FailureKind, Report, Request, SnapshotReport, Source};
 use crate::sys::child::Ending;
 use crate::sys::foreground::{self, ForegroundReport, HeldSignals};
@@ -61,6 +63,7 @@ struct RunReport<'a> {
     exit: u8,
     sealed: Option<&'a SnapshotReport>,
     /// The file that has the record, where nothing was sealed.
+    #[serde(with = "path::option")]
     record: Option<&'a Path>,
 }
 
@@ -175,8 +178,8 @@ fn answer(report: &RunReport<'_>, left: &Left, shown: Shown) -> Result<u8, Failu
             say_text(&render::text(&Report::Snapshot(sealed.clone())))
         }
         (Shown::Text, None, Left::Record(file)) => {
-            let model = report.model;
-            say_text(&format!("not sealed: how `{model}` was made is in {}\n", file.display()));
+            let (model, file) = (report.model, printable(&file.display().to_string()));
+            say_text(&format!("not sealed: how `{model}` was made is in {file}\n"));
         }
         (Shown::Text, None, Left::Nothing) => {
             say_text("nothing was made, nothing is recorded\n");

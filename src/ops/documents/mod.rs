@@ -19,7 +19,7 @@ use sha2::{Digest, Sha256};
 
 use super::{Context, OpsError, StatementReport, Workspace};
 use crate::format::canonical;
-use crate::format::ids::{BlobDigest, to_hex};
+use crate::format::ids::{BlobDigest, from_hex, to_hex};
 use crate::format::manifest::{METADATA_NAME, Manifest, Node};
 use crate::format::names::{At, ModelName, Reference, VersionNumber};
 
@@ -200,11 +200,6 @@ fn pretty(value: &Value) -> Vec<u8> {
     let mut text = serde_json::to_vec_pretty(value).expect("a JSON value is always writable");
     text.push(b'\n');
     text
-}
-
-fn from_hex(digits: &str) -> Option<Vec<u8>> {
-    let pair = |at: usize| u8::from_str_radix(digits.get(at..at + 2)?, 16).ok();
-    digits.len().is_multiple_of(2).then(|| (0..digits.len()).step_by(2).map(pair).collect())?
 }
 
 #[cfg(test)]

@@ -6,10 +6,12 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::format::names::ModelName;
+use crate::format::path;
 
 /// What lies below a folder, and what it would be in a store.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct InventoryReport {
+    #[serde(with = "path")]
     pub root: PathBuf,
     /// Everything that was looked at.
     pub files: u64,
@@ -48,6 +50,7 @@ pub struct FoundModel {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FoundVersion {
     /// A file or a directory, below the root.
+    #[serde(with = "path")]
     pub path: PathBuf,
     /// Of its models, each once.
     pub formats: Vec<String>,
@@ -60,7 +63,7 @@ pub struct FoundVersion {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nearest: Option<Nearest>,
     /// Where the same lies too.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty", with = "path::list")]
     pub copies: Vec<PathBuf>,
     /// To load it as its library does by default may run code that is in it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -79,6 +82,7 @@ pub struct FoundVersion {
 /// How much a version has in common with an earlier one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Nearest {
+    #[serde(with = "path")]
     pub path: PathBuf,
     /// Of the larger of the two, of 100, rounded down.
     pub percent: u64,
@@ -87,6 +91,7 @@ pub struct Nearest {
 /// A place that could not be looked at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UnreadablePlace {
+    #[serde(with = "path")]
     pub path: PathBuf,
     pub why: String,
 }

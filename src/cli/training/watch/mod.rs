@@ -26,6 +26,7 @@ use crate::cli::failure::{failure_with_hint, of_config, of_io};
 use crate::cli::mount::Shown;
 use crate::cli::table::printable;
 use crate::cli::{ask, print, say};
+use crate::format::path;
 use crate::ops::{Failure, FailureKind, Report, Request, SnapshotOptions, SnapshotReport};
 use crate::sys::process;
 
@@ -42,7 +43,11 @@ struct Event<'a> {
 #[serde(rename_all = "snake_case")]
 enum EventResult<'a> {
     Sealed(&'a SnapshotReport),
-    Failed { why: &'a str, log: &'a Path },
+    Failed {
+        why: &'a str,
+        #[serde(with = "path")]
+        log: &'a Path,
+    },
 }
 
 /// Follows a branch until it is told to end, or with `--once` until nothing is left to do.
@@ -263,7 +268,8 @@ fn text(event: &Event<'_>) -> String {
             format!("{commit}  {model}/{version}  {subject}\n")
         }
         EventResult::Failed { why, log } => {
-            format!("{commit}  failed: {}  {subject}\n  see {}\n", printable(why), log.display())
+            let log = printable(&log.display().to_string());
+            format!("{commit}  failed: {}  {subject}\n  see {log}\n", printable(why))
         }
     }
 }
