@@ -107,6 +107,15 @@ fn the_command_line_tells_data_or_what_is_wrong_with_it() {
     bench.write("set/b.csv", "x,y\n3,\n");
     let shown = bench.cli(&["fingerprint", "set", "set/a.csv"]).ok();
     shown.says("2 rows, 2 columns").says("1 row, 2 columns").says("COLUMN  TYPE");
+    // As `to_csv` writes it unless told otherwise: the first column has no name.
+    bench.write("pandas.csv", ",a\n0,5\n1,6\n");
+    bench.write("bare.csv", "5,1\n6,2\n");
+    bench
+        .cli(&["fingerprint", "pandas.csv"])
+        .ok()
+        .says("2 rows, 2 columns")
+        .says("column 1  integer");
+    bench.cli(&["fingerprint", "bare.csv"]).ok().says("its first record is counted as a row");
     let digest = fingerprint(&bench, &bench.root.join("set"))["digest"].clone();
     let line = bench.cli(&["fingerprint", "--digest", "set"]).ok();
     assert_eq!(line.stdout, format!("{}\n", digest.as_str().expect("text")));

@@ -208,6 +208,13 @@ impl Column {
         self.kinds & ColumnKind::Text.bit() != 0
     }
 
+    /// Whether it has values, and none that is a mere text.
+    pub fn has_only_values(&self) -> bool {
+        use ColumnKind as Kind;
+        let kind = self.kind();
+        matches!(kind, Kind::Boolean | Kind::Integer | Kind::Number | Kind::Date | Kind::Time)
+    }
+
     /// Rows that have a value.
     pub fn present(&self) -> u64 {
         self.present

@@ -3,6 +3,7 @@
 use csv_core::{ReadFieldResult, Reader, ReaderBuilder};
 
 use super::column::{Cell, Column};
+use super::names::Names;
 use super::table::{COLUMNS_MAX, Table, TableFormat, TableParser};
 
 /// Bytes of a field that are looked at; more are counted only.
@@ -19,6 +20,28 @@ const SEPARATORS: [u8; 4] = *b",\t;|";
 const MISSING: [&[u8]; 10] =
     [b"", b"NA", b"N/A", b"NaN", b"nan", b"null", b"NULL", b"None", b"<NA>", b"n/a"];
 
+/// A field of the first record.
+struct First {
+    /// Of the column below it, if it is one.
+    name: String,
+    /// The field alone, if it is a value.
+    column: Column,
+    is: Looks,
+}
+
+/// What a field of the first record looks like.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Looks {
+    /// Nothing, or what stands for it.
+    Missing,
+    /// A number, a date or the like.
+    Value,
+    /// A text that has a letter or a digit.
+    Name,
+    /// Any other text.
+    Text,
+}
+
 /// Reads one table.
 pub struct CsvParser {
     /// `None` before the first bytes, which tell the separator.
@@ -27,13 +50,13 @@ pub struct CsvParser {
     /// Bytes of the field so far; those past the limit are not kept.
     kept: usize,
     length: u64,
-    /// Fields of the first record, which may name the columns.
-    first: Vec<Vec<u8>>,
+    /// The first record, which may name the columns: what is below it tells.
+    first: Vec<First>,
+    names: Names,
     columns: Vec<Column>,
     /// Place of the next field in its record.
     index: usize,
     rows: u64,
-    has_names: bool,
     ragged_rows: u64,
     is_ragged: bool,
     failure: Option<String>,
@@ -47,10 +70,10 @@ impl Default for CsvParser {
             kept: 0,
             length: 0,
             first: Vec::new(),
+            names: Names::default(),
             columns: Vec::new(),
             index: 0,
             rows: 0,
-            has_names: false,
             ragged_rows: 0,
             is_ragged: false,
             failure: None,
@@ -82,10 +105,24 @@ impl TableParser for CsvParser {
         if self.columns.is_empty() {
             return Err("it is empty".to_owned());
         }
-        let ragged = self.ragged_rows;
-        let notes = (0 < ragged).then(|| format!("{ragged} rows have more or fewer fields"));
-        let (format, notes) = (TableFormat::Csv, notes.into_iter().collect());
-        Ok(Table { format, columns: self.columns, rows: self.rows, notes })
+        let mut notes = Vec::new();
+        if names_columns(&self.first, &self.columns) {
+            for (column, first) in self.columns.iter_mut().zip(self.first) {
+                column.name = first.name;
+            }
+        } else {
+            for (number, (column, first)) in (1..).zip(self.columns.iter_mut().zip(self.first)) {
+                let below = std::mem::replace(column, first.column);
+                column.merge(&below);
+                column.name = format!("column {number}");
+            }
+            self.rows += 1;
+            notes.push("its first record is counted as a row, not taken for names".to_owned());
+        }
+        if 0 < self.ragged_rows {
+            notes.push(format!("{} rows have more or fewer fields", self.ragged_rows));
+        }
+        Ok(Table { format: TableFormat::Csv, columns: self.columns, rows: self.rows, notes })
     }
 }
 
@@ -124,11 +161,10 @@ impl CsvParser {
 
     fn take_field(&mut self, field: &[u8]) {
         if self.columns.is_empty() {
-            if COLUMNS_MAX <= self.first.len() {
-                self.failure = Some(format!("it has more than {COLUMNS_MAX} columns"));
-                return;
+            match self.first_field(field) {
+                Ok(first) => self.first.push(first),
+                Err(failure) => self.failure = Some(failure),
             }
-            self.first.push(field.to_vec());
             return;
         }
         match self.columns.get_mut(self.index) {
@@ -140,7 +176,9 @@ impl CsvParser {
 
     fn end_record(&mut self) {
         if self.columns.is_empty() {
-            return self.begin_table();
+            let columns = self.first.iter().map(|_| Column::new(String::new()));
+            self.columns = columns.collect();
+            return;
         }
         for column in self.columns.iter_mut().skip(self.index) {
             column.add_missing(1);
@@ -151,27 +189,45 @@ impl CsvParser {
         self.index = 0;
     }
 
-    /// Makes columns of the first record; where that is no list of names, it is a row.
-    fn begin_table(&mut self) {
-        let first = std::mem::take(&mut self.first);
-        self.has_names = is_header(&first);
-        let names = (1..).zip(&first).map(|(number, field)| match self.has_names {
-            true => String::from_utf8_lossy(field).trim_start_matches('\u{feff}').to_owned(),
-            false => format!("column {number}"),
-        });
-        self.columns = names.map(Column::new).collect();
-        if !self.has_names {
-            for (column, field) in self.columns.iter_mut().zip(&first) {
-                add(column, field, field.len() as u64);
-            }
-            self.rows = 1;
+    fn first_field(&mut self, field: &[u8]) -> Result<First, String> {
+        let number = self.first.len() + 1;
+        if COLUMNS_MAX < number {
+            return Err(format!("it has more than {COLUMNS_MAX} columns"));
+        }
+        let text = String::from_utf8_lossy(field);
+        let text = text.trim_start_matches('\u{feff}');
+        let name = match text.trim_ascii() {
+            "" => self.names.add(&format!("column {number}"))?,
+            _ => self.names.add(text)?,
+        };
+        let mut column = Column::new(String::new());
+        add(&mut column, field, self.length);
+        Ok(First { name, column, is: Looks::of(field) })
+    }
+}
+
+impl Looks {
+    fn of(field: &[u8]) -> Self {
+        let text = String::from_utf8_lossy(field.trim_ascii());
+        if is_missing(text.as_bytes()) {
+            Self::Missing
+        } else if plain(&text).is_some() {
+            Self::Value
+        } else if text.contains(char::is_alphanumeric) {
+            Self::Name
+        } else {
+            Self::Text
         }
     }
 }
 
+fn is_missing(trimmed: &[u8]) -> bool {
+    MISSING.contains(&trimmed)
+}
+
 fn add(column: &mut Column, field: &[u8], length: u64) {
     let trimmed = field.trim_ascii();
-    if MISSING.contains(&trimmed) {
+    if is_missing(trimmed) {
         return column.add(Cell::Missing, b"");
     }
     // Nothing that comes after a text makes the column anything else.
@@ -233,14 +289,20 @@ pub fn time(text: &str) -> Option<Cell<'_>> {
     (is_time && is_plain && bytes.len() <= TIME_BYTES_MAX).then_some(Cell::Time(text))
 }
 
-/// Whether a record names columns: no field is empty, a number or a date, and none occurs twice.
-fn is_header(fields: &[Vec<u8>]) -> bool {
-    let mut seen = std::collections::HashSet::new();
-    fields.iter().all(|field| {
-        let text = field.trim_ascii();
-        let is_value = std::str::from_utf8(text).is_ok_and(|text| plain(text).is_some());
-        !text.is_empty() && !is_value && seen.insert(text)
-    })
+/// Whether the first record names the columns below it: it has names and no values, or a name above values
+/// alone, or it counts the columns as pandas does, after an empty field for those of its index.
+fn names_columns(first: &[First], columns: &[Column]) -> bool {
+    let has_values = first.iter().any(|field| field.is == Looks::Value);
+    let is_name = |(field, column): (&First, &Column)| {
+        field.is == Looks::Name && (!has_values || column.has_only_values())
+    };
+    let is_counted = first.split_first().is_some_and(|(index, fields)| {
+        let mut numbered = fields.iter().enumerate();
+        index.is == Looks::Missing
+            && !fields.is_empty()
+            && numbered.all(|(number, field)| field.name == number.to_string())
+    });
+    is_counted || first.iter().zip(columns).any(is_name)
 }
 
 /// What separates the fields of the first record: what occurs in it most often, outside of quotes.
@@ -267,6 +329,7 @@ fn separator_of(bytes: &[u8]) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::super::column::ColumnKind as Kind;
+    use super::super::names::NAME_BYTES_MAX;
     use super::*;
 
     fn parse(bytes: &[u8], step: usize) -> Result<Table, String> {
@@ -305,6 +368,52 @@ mod tests {
     fn a_record_of_values_is_no_header() {
         let table = parse(b"5.1,3.5,setosa\n4.9,3.0,setosa\n", 100).unwrap();
         assert_eq!((table.rows, table.columns[2].name.as_str()), (2, "column 3"));
+    }
+
+    #[test]
+    fn a_header_may_have_empty_fields_numbers_and_names_that_occur_twice() {
+        let check = |text: &str, rows: u64, names: &[&str]| {
+            let table = parse(text.as_bytes(), 100).unwrap();
+            let found: Vec<_> = table.columns.iter().map(|it| it.name.as_str()).collect();
+            assert_eq!((table.rows, &*found), (rows, names), "{text}");
+            let is_noted = table.notes.iter().any(|note| note.contains("first record"));
+            assert_eq!(is_noted, names.iter().all(|name| name.starts_with("column ")), "{text}");
+        };
+        check(",a\n0,5\n1,6\n", 2, &["column 1", "a"]);
+        check("a,a,a.1\n1,2,3\n", 1, &["a", "a.1", "a.1.1"]);
+        check("x,2020\n1,5\n", 1, &["x", "2020"]);
+        check("x,2020\n,5\n1,6\n", 2, &["x", "2020"]);
+        check(",0,1\n0,0.5,0.25\n", 1, &["column 1", "0", "1"]);
+        check("a,column 1,\n1,2,3\n", 1, &["a", "column 1", "column 3"]);
+        check("a,b\nx,y\n", 1, &["a", "b"]);
+        check("a,b", 0, &["a", "b"]);
+        // What may be names or values is a row, and that is said.
+        check("de,5\nfr,6\n", 2, &["column 1", "column 2"]);
+        check("?,5\n1,6\n", 2, &["column 1", "column 2"]);
+        check("1,2\n3,4\n", 2, &["column 1", "column 2"]);
+        check(",2\n3,4\n", 2, &["column 1", "column 2"]);
+        check(",,\n1,2,3\n", 2, &["column 1", "column 2", "column 3"]);
+    }
+
+    #[test]
+    fn a_first_record_that_is_a_row_counts_as_the_others_do() {
+        let long = "y".repeat(3_000);
+        let table = parse(format!("1,{long}\n3,x\n5,\n").as_bytes(), 1_000).unwrap();
+        let found: Vec<_> = table.columns.iter().map(Column::summary).collect();
+        assert_eq!((&found[0].min, &found[0].max), (&Some(1.into()), &Some(5.into())));
+        assert_eq!((found[0].mean, found[0].distinct), (Some(3.0), Some(3)));
+        assert_eq!((found[1].length_max, found[1].missing), (Some(3_000), Some(1)));
+    }
+
+    #[test]
+    fn names_take_little_memory() {
+        let long = "n".repeat(2_000);
+        let header: Vec<_> = (0..600).map(|number| format!("{long}{number}")).collect();
+        let table = parse(format!("{}\n", header.join(",")).as_bytes(), 1 << 20).unwrap();
+        let bytes: usize = table.columns.iter().map(|column| column.name.len()).sum();
+        assert!(bytes <= 600 * NAME_BYTES_MAX, "{bytes}");
+        let wide = header.join(",") + "," + &header.join(",");
+        assert!(parse(wide.as_bytes(), 1 << 20).unwrap_err().contains("names"));
     }
 
     #[test]

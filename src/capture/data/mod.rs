@@ -12,6 +12,7 @@ mod column;
 mod csv;
 mod hash;
 mod json_lines;
+mod names;
 mod parquet;
 mod table;
 mod tree;
