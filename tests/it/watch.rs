@@ -238,6 +238,34 @@ fn a_training_has_limits() {
 }
 
 #[test]
+fn what_left_the_training_of_one_commit_is_ended_before_anything_is_sealed() {
+    let watched = Watched::new();
+    let flee = "setsid sh -c 'echo $$ > $COUNT.fled; while :; do echo old > $MODELFS_DRAFT/weights; done' \
+                >/dev/null 2>&1 & while [ ! -s $COUNT.fled ]; do sleep 0.01; done; exit $1";
+    let first = watched.commit(&flee.replace("$1", "0"), "first");
+    let fled = watched.bench.root.join("count.fled");
+    let check = || {
+        let pid = fs::read_to_string(&fled).expect("it ran").trim().parse().expect("a number");
+        assert!(is_gone(pid), "the process {pid} that left was ended");
+        fs::remove_file(&fled).expect("it is there");
+    };
+    watched.once(&[]).ok().says("churn/v1  first");
+    check();
+    watched.commit(&flee.replace("$1", "3"), "second");
+    watched.once(&[]).exits(1).says("failed: it exited with 3");
+    check();
+    let third =
+        watched.commit("echo new > $MODELFS_DRAFT/weights; echo $MODELFS_DRAFT >> $COUNT", "third");
+    let fourth = watched
+        .commit("echo new > $MODELFS_DRAFT/weights; echo $MODELFS_DRAFT >> $COUNT #", "fourth");
+    watched.once(&[]).ok();
+    assert_eq!(watched.sealed(), [first, third, fourth].map(|commit| json!(commit)));
+    let text = fs::read_to_string(watched.bench.root.join("count")).expect("it is there");
+    let drafts: Vec<&str> = text.lines().filter(|line| line.ends_with("/draft")).collect();
+    assert!(drafts.len() == 2 && drafts[0] != drafts[1], "a directory for each: {drafts:?}");
+}
+
+#[test]
 fn commits_of_a_branch_that_was_written_anew_are_not_done_twice() {
     let watched = Watched::new();
     let make = "cp train.sh $MODELFS_DRAFT/weights";

@@ -55,10 +55,9 @@ impl Attempt<'_> {
     /// # Errors
     /// For what is not the commit's fault: it is tried again.
     pub fn run(&self, watched: &Watched) -> Result<Outcome, Failure> {
-        self.place.clear()?;
-        let (checkout, draft) =
-            (self.place.attempt().join("checkout"), self.place.attempt().join("draft"));
-        fs::create_dir_all(&draft)
+        let attempt = self.place.begin_attempt(self.commit.id)?;
+        let (checkout, draft) = (attempt.join("checkout"), attempt.join("draft"));
+        fs::create_dir(&draft)
             .map_err(|error| of_io(format!("cannot make `{}`", draft.display()), &error))?;
         let log = Arc::new(self.place.begin_log(self.commit.id)?);
         match watched.check_out(self.commit.id, &checkout, self.arguments.disk_bytes) {
@@ -83,14 +82,16 @@ impl Attempt<'_> {
         };
         let log = Log { file: log, bytes_max: self.arguments.log_bytes };
         let options = self.options(&checkout, environment.clone(), log);
-        let (report, is_full) = match self.train(&options) {
+        let (report, is_full) = match self.train(&options, &attempt) {
             Ok(ran) => ran,
             Err(error) => {
                 let why = format!("cannot start `{}`: {error}", options.program.display());
                 return Ok(Outcome::Failed { why });
             }
         };
-        if let Some(outcome) = self.failure(&report, is_full, &made)? {
+        // What left the group of the command by itself would write on.
+        self.place.end_started()?;
+        if let Some(outcome) = self.failure(&report, is_full, &attempt, &made)? {
             return Ok(outcome);
         }
         let end = End { ending: report.ending, duration: report.duration, signals: Vec::new() };
@@ -106,11 +107,12 @@ impl Attempt<'_> {
         &self,
         report: &CommandReport,
         is_full: bool,
+        attempt: &Path,
         made: &Path,
     ) -> Result<Option<Outcome>, Failure> {
         let limit = self.arguments.disk_bytes;
         let why = match report.ending {
-            _ if is_full || limit < bytes_below(&self.place.attempt(), limit) => {
+            _ if is_full || limit < bytes_below(attempt, limit) => {
                 format!("it took more than {} of disk (`--disk-bytes`)", bytes(limit))
             }
             Ending::Interrupted => return Ok(Some(Outcome::Ended)),
@@ -167,8 +169,12 @@ impl Attempt<'_> {
     }
 
     /// Runs the command; whether it was ended for the room that it took.
-    fn train(&self, options: &CommandOptions) -> std::io::Result<(CommandReport, bool)> {
-        let (attempt, limit) = (self.place.attempt(), self.arguments.disk_bytes);
+    fn train(
+        &self,
+        options: &CommandOptions,
+        attempt: &Path,
+    ) -> std::io::Result<(CommandReport, bool)> {
+        let limit = self.arguments.disk_bytes;
         let is_full = AtomicBool::new(false);
         let (finished, until) = mpsc::channel::<()>();
         let report = thread::scope(|scope| {
@@ -176,7 +182,7 @@ impl Attempt<'_> {
                 self.stop.set_running(Some(interrupt.clone()));
                 let is_full = &is_full;
                 scope.spawn(move || {
-                    is_full.store(outgrows(&attempt, limit, &until), Ordering::Relaxed);
+                    is_full.store(outgrows(attempt, limit, &until), Ordering::Relaxed);
                     if is_full.load(Ordering::Relaxed) {
                         interrupt.interrupt();
                     }

@@ -5,6 +5,8 @@
 //! what was trained is sealed again, which gives the version that is there.
 //! Invariant W2: of one model, store and user one watch runs at a time, and at most one training of it:
 //! what a killed one left running is ended first.
+//! Invariant W3: what is sealed of a commit was written by its own training: before it is looked at, all
+//! that the training left running is ended, and no other training has written into its directory.
 
 mod attempt;
 mod place;
@@ -21,14 +23,13 @@ use self::stop::Stop;
 use crate::capture::git::{Commit, CommitId, GitError, Watched};
 use crate::cli::args::Watch;
 use crate::cli::client::StorePlace;
-use crate::cli::config::{self, WATCH_VARIABLE};
+use crate::cli::config;
 use crate::cli::failure::{failure_with_hint, of_config, of_io};
 use crate::cli::mount::Shown;
 use crate::cli::table::printable;
 use crate::cli::{ask, print, say};
 use crate::format::path;
 use crate::ops::{Failure, FailureKind, Report, Request, SnapshotOptions, SnapshotReport};
-use crate::sys::process;
 
 /// What became of a commit, for programs.
 #[derive(Serialize)]
@@ -63,7 +64,7 @@ pub fn run(arguments: &Watch, store: StorePlace<'_>, shown: Shown) -> Result<(),
     let stop = Stop::listen()?;
     let state = config::state_directory().map_err(|error| of_config(&error))?;
     let place = Place::open(&state, store.directory, &arguments.model)?;
-    end_orphans(&place)?;
+    place.end_started()?;
     let saved = place.load()?;
     Watcher { arguments, repository, store, shown, stop: &stop, place, saved, failed: 0 }.follow()
 }
@@ -79,17 +80,6 @@ fn check(arguments: &Watch) -> Result<(), Failure> {
             Err(failure_with_hint(FailureKind::Usage, message, hint))
         }
         _ => Ok(()),
-    }
-}
-
-/// Ends what a killed watch of this place left running.
-fn end_orphans(place: &Place) -> Result<(), Failure> {
-    loop {
-        let killed = process::kill_marked(WATCH_VARIABLE, place.mark());
-        let what = "cannot look for what an earlier watch left running";
-        if killed.map_err(|error| of_io(what, &error))? == 0 {
-            return Ok(());
-        }
     }
 }
 

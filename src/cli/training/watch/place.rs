@@ -4,16 +4,18 @@ use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
 use crate::capture::git::{Commit, CommitId};
+use crate::cli::config::WATCH_VARIABLE;
 use crate::cli::failure::{failure_with_hint, of_io};
 use crate::format::names::ModelName;
 use crate::ops::{Failure, FailureKind, SnapshotOptions};
 use crate::sys::io as files;
 use crate::sys::lock::{self, LockError, LockGuard};
+use crate::sys::process;
 
 /// Commits that are known to be done: more than are ever walked through between two looks.
 const DONE_COUNT_MAX: usize = 1_000;
@@ -93,9 +95,38 @@ impl Place {
         self.directory.to_string_lossy().into_owned()
     }
 
-    /// Where a commit is checked out and trained.
-    pub fn attempt(&self) -> PathBuf {
+    /// Where the attempts are: one at a time.
+    fn attempts(&self) -> PathBuf {
         self.directory.join("current")
+    }
+
+    /// Makes the directory where a commit is checked out and trained. No two attempts have had the same
+    /// one: what is left of an earlier one and still writes finds nothing there.
+    ///
+    /// # Errors
+    /// Where what an earlier attempt left cannot be put away, or the directory not be made.
+    pub fn begin_attempt(&self, commit: CommitId) -> Result<PathBuf, Failure> {
+        self.clear()?;
+        let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let attempt = self.attempts().join(format!("{}-{}", commit.short(), time.as_nanos()));
+        match fs::create_dir_all(&attempt) {
+            Ok(()) => Ok(attempt),
+            Err(error) => Err(of_io(format!("cannot make `{}`", attempt.display()), &error)),
+        }
+    }
+
+    /// Ends all that was started from here and still runs, whatever group or session it is in.
+    ///
+    /// # Errors
+    /// Where the processes cannot be listed.
+    pub fn end_started(&self) -> Result<(), Failure> {
+        loop {
+            let killed = process::kill_marked(WATCH_VARIABLE, self.mark());
+            let what = "cannot look for what a training left running";
+            if killed.map_err(|error| of_io(what, &error))? == 0 {
+                return Ok(());
+            }
+        }
     }
 
     pub fn logs(&self) -> PathBuf {
@@ -148,19 +179,21 @@ impl Place {
     /// # Errors
     /// Those of `syncfs(2)`.
     pub fn sync_attempt(&self) -> Result<(), Failure> {
-        let synced = File::open(self.attempt()).and_then(|it| files::sync_file_system(&it));
-        synced.map_err(|error| of_io(format!("cannot sync `{}`", self.attempt().display()), &error))
+        let attempts = self.attempts();
+        let synced = File::open(&attempts).and_then(|it| files::sync_file_system(&it));
+        synced.map_err(|error| of_io(format!("cannot sync `{}`", attempts.display()), &error))
     }
 
-    /// Removes what is left of the last attempt.
+    /// Ends and removes what is left of the last attempt.
     ///
     /// # Errors
     /// Where it cannot be removed: nothing else may be put there.
     pub fn clear(&self) -> Result<(), Failure> {
-        match fs::remove_dir_all(self.attempt()) {
+        self.end_started()?;
+        let attempts = self.attempts();
+        match fs::remove_dir_all(&attempts) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                let attempt = self.attempt();
-                Err(of_io(format!("cannot remove `{}`", attempt.display()), &error))
+                Err(of_io(format!("cannot remove `{}`", attempts.display()), &error))
             }
             _ => Ok(()),
         }
