@@ -234,6 +234,30 @@ fn values_in_files_are_compared_by_name() {
 }
 
 #[test]
+fn a_file_that_does_not_parse_says_why() {
+    let bench = Bench::new();
+    let whole = safetensors(&[("w", &[1; 8])]);
+    let broken = b"GGUF\x03\0\0\0\xff\xff\xff\xff\xff\xff\xff\xff";
+    let first: [(&str, &[u8]); 3] =
+        [("a.gguf", b"GGUF"), ("b.gguf", broken), ("m.safetensors", &whole)];
+    let second: [(&str, &[u8]); 3] =
+        [("a.gguf", broken), ("b.gguf", broken), ("m.safetensors", &whole[..9])];
+    seal_files(&bench, "m", 1, &first);
+    seal_files(&bench, "m", 2, &second);
+    let report = bench.cli_json(&["diff", "m/v1", "m/v2"]);
+    let inspected = |version: &str| bench.cli_json(&["inspect", version])["files"].clone();
+    let (old, new) = (inspected("m/v1"), inspected("m/v2"));
+    let expected = json!([
+        {"path": "a.gguf", "before": old[0]["why"], "after": new[0]["why"]},
+        {"path": "m.safetensors", "before": null, "after": new[2]["why"]},
+    ]);
+    assert!(new.as_array().expect("files").iter().all(|file| file["why"].is_string()), "{new}");
+    assert_eq!(report["malformed"], expected);
+    let text = bench.cli(&["diff", "m/v1", "m/v2"]).ok().says("Files that do not parse");
+    text.says("its gguf header does not parse").says("its safetensors header does not parse");
+}
+
+#[test]
 fn metadata_of_two_models_is_compared() {
     let bench = Bench::new();
     bench.write("files/a.txt", "one");

@@ -1,7 +1,7 @@
 //! Looking into files that changed: graphs, trees, what else the headers of models say, and short JSON.
 //!
 //! Only files that both versions have are looked into, and only where something other than the bytes of
-//! tensors changed. A file that cannot be understood has changed, and that is all.
+//! tensors changed. Of a file that does not parse it is said why.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::super::{OpsError, Progress, Workspace};
 use super::files::FilePair;
 use super::metadata::{Named, changes_of, flat};
-use super::report::{EnsembleChange, FileValues, GraphChange};
+use super::report::{EnsembleChange, FileValues, GraphChange, MalformedFile};
 use super::stored::Stored;
 use super::tensors::Tabled;
 use super::{graphs, trees};
@@ -30,6 +30,7 @@ pub(super) struct Contents {
     pub graphs: Vec<GraphChange>,
     pub ensembles: Vec<EnsembleChange>,
     pub values: Vec<FileValues>,
+    pub malformed: Vec<MalformedFile>,
     pub bytes_read: u64,
 }
 
@@ -40,6 +41,8 @@ struct Understood {
     description: Option<Description>,
     /// Members of a JSON object.
     json: Option<Named>,
+    /// Why there is no description of a file of a known format.
+    why: Option<String>,
 }
 
 impl Workspace {
@@ -78,16 +81,19 @@ impl Workspace {
         };
         let stored = Stored::new(self, manifest, file);
         let ensemble = known(ensemble(name, &stored));
-        let description = match ensemble {
-            Some(_) => None,
-            None => known(describe(name, &stored)),
+        let (description, why) = match ensemble {
+            Some(_) => (None, None),
+            None => match describe(name, &stored) {
+                Err(error @ InspectError::Malformed { .. }) => (None, Some(error.to_string())),
+                described => (known(described), None),
+            },
         };
         let json = match (&ensemble, &description) {
             (None, None) => json(name, &stored),
             _ => None,
         };
         *bytes_read += stored.finish()?;
-        Ok(Understood { ensemble, description, json })
+        Ok(Understood { ensemble, description, json, why })
     }
 }
 
@@ -109,6 +115,10 @@ fn known<T>(found: Result<T, InspectError>) -> Option<T> {
 
 impl Contents {
     fn put(&mut self, path: String, before: &Understood, after: &Understood) {
+        if before.why.is_some() || after.why.is_some() {
+            let (before, after) = (before.why.clone(), after.why.clone());
+            self.malformed.push(MalformedFile { path: path.clone(), before, after });
+        }
         if let (Some(before), Some(after)) = (&before.ensemble, &after.ensemble) {
             self.ensembles.push(trees::compare(path, before, after));
             return;

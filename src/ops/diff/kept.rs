@@ -70,7 +70,8 @@ fn bytes_of(_: &Pair, report: &Arc<DiffReport>) -> u64 {
         + 2 * (tensors.renamed.len() + tensors.changed.len() + tensors.reshaped.len())
         + layers.len();
     // What else there is has as many names and values as who sealed it wrote.
-    let rest = (&report.metadata, &report.graphs, &report.ensembles, &report.values);
+    let DiffReport { metadata, graphs, ensembles, values, malformed, .. } = &**report;
+    let rest = (metadata, graphs, ensembles, values, malformed);
     let rest = serde_json::to_vec(&rest).map_or(0, |text| text.len());
     entries as u64 * ENTRY_BYTES + rest as u64
 }

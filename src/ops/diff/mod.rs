@@ -98,6 +98,7 @@ impl Workspace {
             graphs: contents.graphs,
             ensembles: contents.ensembles,
             values: contents.values,
+            malformed: contents.malformed,
             bytes_read: bytes_read + contents.bytes_read,
         })
     }

@@ -27,6 +27,9 @@ pub struct DiffReport {
     pub ensembles: Vec<EnsembleChange>,
     /// What other files say of themselves: headers of models, members of short JSON.
     pub values: Vec<FileValues>,
+    /// Files that changed, and do not parse as what they begin like.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub malformed: Vec<MalformedFile>,
     /// Bytes of files that were read for it. Tensors that are the same are told by their digests.
     pub bytes_read: u64,
 }
@@ -316,4 +319,12 @@ pub struct EnsembleChange {
 pub struct FileValues {
     pub path: String,
     pub values: Vec<ValueChange>,
+}
+
+/// Why a file does not parse in one version or in both; `None` where it does, or is of no known format.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MalformedFile {
+    pub path: String,
+    pub before: Option<String>,
+    pub after: Option<String>,
 }

@@ -2,7 +2,8 @@
 
 use super::{LEFT, Page, RIGHT, arrow, tally};
 use crate::ops::{
-    DiffReport, EnsembleChange, FeatureChange, FeatureUse, FileValues, GraphChange, ValueChange,
+    DiffReport, EnsembleChange, FeatureChange, FeatureUse, FileValues, GraphChange, MalformedFile,
+    ValueChange,
 };
 use crate::present::document::{Cell, Grid};
 use crate::present::figures::number;
@@ -14,6 +15,19 @@ pub(super) fn show(page: &mut Page, report: &DiffReport) {
     for FileValues { path, values } in report.values.iter().take(page.rows_max) {
         page.values(&format!("Values in {path}"), values);
     }
+    malformed(page, &report.malformed);
+}
+
+fn malformed(page: &mut Page, files: &[MalformedFile]) {
+    if files.is_empty() {
+        return;
+    }
+    page.document.heading("Files that do not parse");
+    let columns = [("FILE", LEFT), ("BEFORE", LEFT), ("AFTER", LEFT)];
+    page.list(Grid::new(&columns), files, files.len() as u64, |file| {
+        let why = |why: &Option<String>| why.clone().unwrap_or_else(|| "-".to_owned());
+        vec![file.path.as_str().into(), why(&file.before).into(), why(&file.after).into()]
+    });
 }
 
 fn graph(page: &mut Page, change: &GraphChange) {
