@@ -292,7 +292,11 @@ fn what_cannot_be_watched_is_refused_at_once() {
     let mut homeless = watched.command(bounded(MODELFS), &["--once"]);
     homeless.env_remove("XDG_STATE_HOME").env_remove("HOME");
     Output::of(&mut homeless).exits(2).says("XDG_STATE_HOME");
-    let nowhere = watched.bench.cli(&["watch", "--repo", "/", "--model", "churn", "--", "true"]);
-    nowhere.exits(4).says("there is no Git repository at `/`");
+    let watch = |repository: &str| {
+        watched.bench.cli(&["watch", "--repo", repository, "--model", "churn", "--", "true"])
+    };
+    watched.repository.git(&["init", "--quiet", "--object-format=sha256", "sha256"]);
+    watch("source/sha256").exits(1).says("only those of SHA-1 are read").says("--repo DIR");
+    watch("/").exits(4).says("there is no Git repository at `/`");
     assert!(!watched.bench.store.exists() && watched.started().is_empty());
 }

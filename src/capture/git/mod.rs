@@ -24,6 +24,8 @@ pub enum GitError {
     Missing { path: PathBuf },
     #[error("there is no commit `{name}` in `{}`", .path.display())]
     NoCommit { path: PathBuf, name: String },
+    #[error("the repository of `{}` names its objects by SHA-256, and only those of SHA-1 are read", .path.display())]
+    Sha256 { path: PathBuf },
     #[error("commit {commit} has {found} of {what}, at most {limit}")]
     Large { commit: CommitId, what: &'static str, found: u64, limit: u64 },
     #[error("cannot {action} `{}`", .path.display())]
@@ -49,6 +51,10 @@ fn discover(path: &Path) -> Result<Option<git2::Repository>, GitError> {
     match git2::Repository::discover(path) {
         Ok(found) => Ok(Some(found)),
         Err(error) if error.code() == git2::ErrorCode::NotFound => Ok(None),
+        // The library has no number for it.
+        Err(error) if error.message().contains("object format 'sha256'") => {
+            Err(GitError::Sha256 { path: path.to_owned() })
+        }
         Err(error) => Err(GitError::git("open the repository of", path)(error)),
     }
 }

@@ -92,6 +92,9 @@ fn of_git(error: &GitError) -> Failure {
         GitError::NoCommit { .. } => {
             failure_with_hint(FailureKind::NotFound, message, "name a branch with `--ref NAME`")
         }
+        GitError::Sha256 { .. } => {
+            failure_with_hint(FailureKind::CouldNot, message, "name another one with `--repo DIR`")
+        }
         GitError::Io { source, .. } => of_io(message, source),
         GitError::Git { source, .. } => Failure {
             because: vec![source.message().to_owned()],
