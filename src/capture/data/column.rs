@@ -222,7 +222,7 @@ impl Column {
 
     /// Counts rows that do not have it.
     pub fn add_missing(&mut self, rows: u64) {
-        self.missing = self.missing.map(|missing| missing + rows);
+        self.missing = self.missing.and_then(|missing| missing.checked_add(rows));
     }
 
     /// Takes a value; `raw` is its text, by which values are told apart.
@@ -281,7 +281,8 @@ impl Column {
     pub fn merge(&mut self, other: &Self) {
         self.kinds |= other.kinds;
         self.present += other.present;
-        self.missing = self.missing.zip(other.missing).map(|(own, more)| own + more);
+        self.missing =
+            self.missing.zip(other.missing).and_then(|(own, more)| own.checked_add(more));
         let range =
             (self.numbers.min.min(other.numbers.min), self.numbers.max.max(other.numbers.max));
         self.numbers.merge(&other.numbers);

@@ -91,6 +91,11 @@ impl Tables {
         table.notes.iter().for_each(|note| self.note(format!("`{name}`: {note}")));
         match &mut self.sum {
             None => self.sum = Some(table),
+            // A footer of Parquet says how many there are, and may lie.
+            Some(sum) if sum.rows.checked_add(table.rows).is_none() => {
+                self.unreadable = true;
+                self.note(format!("with `{name}` there are more rows than can be counted"));
+            }
             Some(sum) => {
                 if !merge(sum, &table) && !self.differ {
                     self.differ = true;
@@ -156,4 +161,25 @@ fn merge_by_name(sum: &mut Table, more: &Table, rows_before: u64) -> bool {
         sum.columns.push(column);
     }
     true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::column::ColumnKind;
+    use super::*;
+
+    #[test]
+    fn more_rows_than_can_be_counted_are_not_told() {
+        let mut tables = Tables::default();
+        for _ in 0..5 {
+            let rows = 1 << 62;
+            let missing = Some(rows + (rows - 1));
+            let column = Column::told("a".to_owned(), ColumnKind::Integer, missing, None);
+            let (format, columns, notes) = (TableFormat::Parquet, vec![column], Vec::new());
+            tables.add("part.parquet", Ok(Table { format, columns, rows, notes }));
+        }
+        let found = tables.summary();
+        assert_eq!((found.rows, found.schema.len()), (None, 0), "{found:?}");
+        assert!(found.notes[0].contains("more rows than can be counted"), "{found:?}");
+    }
 }
