@@ -113,7 +113,7 @@ fn columns(schema: &[ColumnSummary]) -> String {
     let heads = heads.map(|head| (head, Align::Right));
     let mut table =
         Table::new(&[&[("COLUMN", Align::Left), ("TYPE", Align::Left)][..], &heads].concat());
-    let number = |number: Option<u64>| number.map_or_else(String::new, |it| it.to_string());
+    let whole = |number: Option<u64>| number.map_or_else(String::new, |it| it.to_string());
     let float = |float: Option<f64>| float.map_or_else(String::new, |it| format!("{it:.6}"));
     for column in schema {
         let kind = serde_json::to_value(column.kind).unwrap_or_default();
@@ -124,11 +124,12 @@ fn columns(schema: &[ColumnSummary]) -> String {
             (None, Some(length)) => format!("{length} B"),
             (None, None) => String::new(),
         };
+        let about = if column.distinct_estimated { "~" } else { "" };
         table.row([
             column.name.clone(),
             kind.as_str().unwrap_or_default().to_owned(),
-            number(column.missing),
-            number(column.distinct),
+            whole(column.missing),
+            format!("{about}{}", whole(column.distinct)),
             bound(&column.min, column.length_min),
             bound(&column.max, column.length_max),
             float(column.mean),

@@ -8,6 +8,8 @@ use xxhash_rust::xxh3::xxh3_64;
 
 /// Bits of a hash that choose a register of the sketch: 2,048 registers, 2.3 % standard error.
 const SKETCH_BITS: u32 = 11;
+/// Values of a column that are told apart one by one; of more it is estimated how many differ.
+const DISTINCT_MAX: usize = 1_024;
 /// Largest whole number that a float holds exactly.
 const WHOLE_MAX: f64 = 9_007_199_254_740_992.0;
 
@@ -45,9 +47,12 @@ pub struct ColumnSummary {
     /// Rows without a value; absent where the file does not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub missing: Option<u64>,
-    /// About how many values differ, to 2 or 3 %.
+    /// How many values differ.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub distinct: Option<u64>,
+    /// Whether that is an estimate, to 2 or 3 %, as it is past 1,024; absent where not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub distinct_estimated: bool,
     /// Of numbers, dates and times.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min: Option<Value>,
@@ -157,6 +162,56 @@ impl fmt::Debug for Sketch {
     }
 }
 
+/// The values of a column, by their hashes.
+#[derive(Clone, Debug)]
+enum Distinct {
+    /// In order: up to `DISTINCT_MAX`.
+    Few(Vec<u64>),
+    Many(Sketch),
+}
+
+impl Distinct {
+    fn add(&mut self, hash: u64) {
+        match self {
+            Self::Few(hashes) => {
+                let Err(place) = hashes.binary_search(&hash) else { return };
+                hashes.insert(place, hash);
+                if DISTINCT_MAX < hashes.len() {
+                    let mut sketch = Sketch::new();
+                    hashes.iter().for_each(|hash| sketch.add(*hash));
+                    *self = Self::Many(sketch);
+                }
+            }
+            Self::Many(sketch) => sketch.add(hash),
+        }
+    }
+
+    fn merge(&mut self, other: &Self) {
+        match (&mut *self, other) {
+            (Self::Many(own), Self::Many(more)) => own.merge(more),
+            (_, Self::Few(more)) => more.iter().for_each(|hash| self.add(*hash)),
+            (Self::Few(own), Self::Many(more)) => {
+                let mut sketch = more.clone();
+                own.iter().for_each(|hash| sketch.add(*hash));
+                *self = Self::Many(sketch);
+            }
+        }
+    }
+
+    fn is_estimated(&self) -> bool {
+        matches!(self, Self::Many(_))
+    }
+
+    /// How many of `present` values differ.
+    fn count(&self, present: u64) -> u64 {
+        match self {
+            Self::Few(hashes) => hashes.len() as u64,
+            // There were more than could be told apart, and no more than there are.
+            Self::Many(sketch) => sketch.estimate().max(DISTINCT_MAX as u64 + 1).min(present),
+        }
+    }
+}
+
 /// A column while its table is read.
 #[derive(Clone, Debug)]
 pub struct Column {
@@ -170,7 +225,7 @@ pub struct Column {
     times: Option<(String, String)>,
     lengths: Option<(u64, u64)>,
     /// Absent where the values were not read.
-    sketch: Option<Sketch>,
+    distinct: Option<Distinct>,
 }
 
 impl Column {
@@ -184,7 +239,7 @@ impl Column {
             numbers: Numbers::NONE,
             times: None,
             lengths: None,
-            sketch: Some(Sketch::new()),
+            distinct: Some(Distinct::Few(Vec::new())),
         }
     }
 
@@ -200,7 +255,7 @@ impl Column {
             numbers = Numbers { min, max, ..numbers };
         }
         let column = Self::new(name);
-        Self { kinds: kind.bit(), missing, numbers, sketch: None, ..column }
+        Self { kinds: kind.bit(), missing, numbers, distinct: None, ..column }
     }
 
     /// Whether a value can still make it anything but text.
@@ -258,8 +313,8 @@ impl Column {
         self.lengths = Some((min.min(length), max.max(length)));
         self.kinds |= kind.bit();
         self.present += 1;
-        if let Some(sketch) = &mut self.sketch {
-            sketch.add(xxh3_64(raw));
+        if let Some(distinct) = &mut self.distinct {
+            distinct.add(xxh3_64(raw));
         }
     }
 
@@ -295,9 +350,9 @@ impl Column {
             (Some(own), Some(more)) => Some((own.0.min(more.0), own.1.max(more.1))),
             (own, more) => own.or(more),
         };
-        match (&mut self.sketch, &other.sketch) {
+        match (&mut self.distinct, &other.distinct) {
             (Some(own), Some(more)) => own.merge(more),
-            _ => self.sketch = None,
+            _ => self.distinct = None,
         }
     }
 
@@ -338,7 +393,8 @@ impl Column {
             name: self.name.clone(),
             kind,
             missing: self.missing,
-            distinct: self.sketch.as_ref().map(Sketch::estimate),
+            distinct: self.distinct.as_ref().map(|distinct| distinct.count(self.present)),
+            distinct_estimated: self.distinct.as_ref().is_some_and(Distinct::is_estimated),
             min: bound(|numbers| numbers.min, |times| &times.0),
             max: bound(|numbers| numbers.max, |times| &times.1),
             mean: moments.map(|it| it.mean),
@@ -410,16 +466,31 @@ mod tests {
     }
 
     #[test]
-    fn distinct_values_are_counted_about() {
-        for count in [1_u64, 10, 1_000, 100_000] {
-            let mut column = Column::new("c".to_owned());
+    fn distinct_values_are_counted_and_many_of_them_estimated() {
+        for count in [0_u64, 1, 10, 100, 1_000, 1_024, 1_025, 100_000] {
+            let mut parts = [0, 1].map(|_| Column::new("c".to_owned()));
             for value in (0..count).chain(0..count) {
                 let text = value.to_string();
-                column.add(Cell::Text(1), text.as_bytes());
+                parts[(value % 2) as usize].add(Cell::Text(1), text.as_bytes());
             }
+            let [mut column, more] = parts;
+            column.merge(&more);
+            let found = column.summary();
+            let is_many = 1_024 < count;
+            assert_eq!(found.distinct_estimated, is_many);
+            let found = found.distinct.unwrap();
+            let error = (found as f64 - count as f64).abs();
+            assert!(error <= if is_many { 0.08 * count as f64 } else { 0.0 }, "{found} of {count}");
+        }
+    }
+
+    #[test]
+    fn no_more_values_differ_than_there_are() {
+        for count in [2_000_u64, 20_000, 50_000, 200_000] {
+            let mut column = Column::new("c".to_owned());
+            (0..count).for_each(|value| column.add(Cell::Text(1), &value.to_le_bytes()));
             let found = column.summary().distinct.unwrap();
-            let error = (found as f64 - count as f64).abs() / count as f64;
-            assert!(error < 0.08, "{found} of {count}");
+            assert!(found <= count && 1_024 < found, "{found} of {count}");
         }
     }
 
