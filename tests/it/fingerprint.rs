@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use serde_json::{Map, Value};
 
@@ -128,4 +129,16 @@ fn the_command_line_tells_data_or_what_is_wrong_with_it() {
     assert_eq!(line.stdout, format!("{}\n", digest.as_str().expect("text")));
     bench.cli(&["fingerprint"]).exits(2);
     bench.cli(&["fingerprint", "none"]).exits(4).says("cannot find `none`");
+}
+
+#[test]
+fn a_line_of_many_values_takes_little_memory() {
+    let bench = Bench::new();
+    let values = vec!["{\"\":0}"; 2 << 20].join(",");
+    let path = bench.write("deep.jsonl", format!("{{\"a\":[{values}],\"b\":1}}\n"));
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "ulimit -v 1000000 && exec \"$@\"", "sh", env!("CARGO_BIN_EXE_modelfs")]);
+    let output = shell.arg("fingerprint").arg(&path).output().expect("a shell");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains("1 row, 2 columns"), "{output:?}");
 }

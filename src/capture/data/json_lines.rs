@@ -1,11 +1,19 @@
 //! Lines of JSON: one object a line, whose members are the columns.
+//!
+//! Invariant: of a line no more is built than a place for each column: what lies within a member is passed
+//! over, however much it is.
 
 use std::collections::HashMap;
+use std::fmt;
 
-use serde_json::{Map, Value};
+use serde::Deserializer;
+use serde::de::{DeserializeSeed, Error, MapAccess, Visitor};
+use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::column::{Cell, Column};
 use super::csv::time;
+use super::names::{Names, shorten};
 use super::table::{COLUMNS_MAX, Table, TableFormat, TableParser};
 
 /// Bytes of one line. A file with a longer one is taken as bytes.
@@ -17,6 +25,7 @@ pub struct JsonLinesParser {
     /// The begin of a line whose end has not come.
     line: Vec<u8>,
     columns: Vec<Column>,
+    names: Names,
     places: HashMap<String, usize>,
     rows: u64,
     failure: Option<String>,
@@ -70,61 +79,121 @@ impl JsonLinesParser {
         if line.trim_ascii().is_empty() {
             return;
         }
-        let object: Map<String, Value> = match serde_json::from_slice(line) {
-            Ok(object) => object,
+        let mut deserializer = serde_json::Deserializer::from_slice(line);
+        let read = deserializer.deserialize_map(Members(self));
+        let values = match read.and_then(|values| deserializer.end().map(|()| values)) {
+            Ok(values) => values,
             Err(error) => {
                 // The error's own words may have some of the text in them.
                 let (row, column) = (self.rows + 1, error.column());
-                self.failure = Some(format!("row {row}, column {column}: no object of JSON"));
+                let why = || format!("row {row}, column {column}: no object of JSON");
+                self.failure.get_or_insert_with(why);
                 return;
             }
         };
         self.rows += 1;
-        for (name, value) in object {
-            let Some(cell) = cell_of(&value) else { continue };
-            let index = match self.places.get(&name) {
-                Some(index) => *index,
-                None if self.columns.len() == COLUMNS_MAX => {
-                    self.failure = Some(format!("it has more than {COLUMNS_MAX} columns"));
-                    return;
-                }
-                None => {
-                    self.columns.push(Column::new(name.clone()));
-                    self.places.insert(name, self.columns.len() - 1);
-                    self.columns.len() - 1
-                }
-            };
-            let text;
-            let raw = match &value {
-                Value::String(text) => text.as_bytes(),
-                other => {
-                    text = other.to_string();
-                    text.as_bytes()
-                }
-            };
-            self.columns[index].add(cell, raw);
+        for (column, value) in self.columns.iter_mut().zip(values) {
+            if let Some(value) = value {
+                add(column, value.get());
+            }
         }
+    }
+
+    /// The column of a member, which may be new.
+    fn place(&mut self, name: &str) -> Result<usize, String> {
+        let name = shorten(name);
+        if let Some(place) = self.places.get(&*name) {
+            return Ok(*place);
+        }
+        let place = self.columns.len();
+        if place == COLUMNS_MAX {
+            return Err(format!("it has more than {COLUMNS_MAX} columns"));
+        }
+        self.columns.push(Column::new(self.names.add(&name)?));
+        self.places.insert(name.into_owned(), place);
+        Ok(place)
     }
 }
 
-/// `None` for `null`.
-fn cell_of(value: &Value) -> Option<Cell<'_>> {
-    Some(match value {
-        Value::Null => return None,
-        Value::Bool(_) => Cell::Boolean,
-        Value::Number(number) => {
-            let float = number.as_f64()?;
-            if number.is_f64() { Cell::Number(float) } else { Cell::Integer(float) }
+/// Reads an object: the text of its members, each at the place of its column. Of members of the same name
+/// the last counts.
+struct Members<'a>(&'a mut JsonLinesParser);
+
+impl<'de> Visitor<'de> for Members<'_> {
+    type Value = Vec<Option<&'de RawValue>>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self::Value, A::Error> {
+        let mut values = Vec::new();
+        while let Some(place) = members.next_key_seed(Place(self.0))? {
+            if values.len() <= place {
+                values.resize(place + 1, None);
+            }
+            values[place] = Some(members.next_value()?);
         }
-        Value::String(text) => time(text).unwrap_or(Cell::Text(text.len() as u64)),
-        Value::Array(_) => Cell::List,
-        Value::Object(_) => Cell::Object,
-    })
+        Ok(values)
+    }
+}
+
+/// Reads a name, which is not kept: the place of its column.
+struct Place<'a>(&'a mut JsonLinesParser);
+
+impl<'de> DeserializeSeed<'de> for Place<'_> {
+    type Value = usize;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<usize, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for Place<'_> {
+    type Value = usize;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a name")
+    }
+
+    fn visit_str<E: Error>(self, name: &str) -> Result<usize, E> {
+        self.0.place(name).map_err(|why| {
+            self.0.failure = Some(why);
+            E::custom("no table")
+        })
+    }
+}
+
+/// Takes a value, which is JSON.
+fn add(column: &mut Column, json: &str) {
+    match json.as_bytes().first() {
+        Some(b'[') => return column.add(Cell::List, json.as_bytes()),
+        Some(b'{') => return column.add(Cell::Object, json.as_bytes()),
+        _ => {}
+    }
+    match serde_json::from_str(json) {
+        // Counted at the end, with those that are not there.
+        Ok(Value::Null) => {}
+        Ok(Value::Number(number)) => {
+            let float = number.as_f64().unwrap_or(f64::NAN);
+            let cell = if number.is_f64() { Cell::Number(float) } else { Cell::Integer(float) };
+            column.add(cell, number.to_string().as_bytes());
+        }
+        Ok(Value::String(text)) => {
+            column.add(time(&text).unwrap_or(Cell::Text(text.len() as u64)), text.as_bytes());
+        }
+        Ok(Value::Bool(_)) => column.add(Cell::Boolean, json.as_bytes()),
+        // A text with half of a surrogate pair, which is no UTF-8, or a number past what a float holds.
+        Ok(Value::Array(_) | Value::Object(_)) | Err(_) => {
+            column.add(Cell::Text(json.len() as u64), json.as_bytes());
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::column::ColumnKind as Kind;
+    use super::super::names::NAME_BYTES_MAX;
     use super::*;
 
     fn parse(text: &str, step: usize) -> Result<Table, String> {
@@ -166,5 +235,32 @@ mod tests {
         check(&"x".repeat(LINE_BYTES_MAX + 1), "a line of more than");
         let wide: Vec<_> = (0..=COLUMNS_MAX).map(|n| format!("\"c{n}\":1")).collect();
         check(&format!("{{{}}}", wide.join(",")), "columns");
+        check("{\"a\":1} {}\n", "row 1, column 9: no object");
+    }
+
+    #[test]
+    fn long_names_are_cut() {
+        let long = "n".repeat(1 << 20);
+        let text: String = (0..6).map(|n| format!("{{\"{long}{}\":1}}\n", n % 3)).collect();
+        let table = parse(&text, 1 << 20).unwrap();
+        let names: Vec<_> = table.columns.iter().map(|column| column.name.len()).collect();
+        assert_eq!((table.rows, names), (6, vec![NAME_BYTES_MAX; 3]));
+        assert_eq!(table.columns[0].summary().missing, Some(4));
+        let many: Vec<_> = (0..COLUMNS_MAX).map(|n| format!("\"{n:0500}\":1")).collect();
+        let failure = parse(&format!("{{{}}}", many.join(",")), 1 << 20).unwrap_err();
+        assert!(failure.contains("names of its columns"), "{failure}");
+    }
+
+    #[test]
+    fn of_members_of_one_name_the_last_counts() {
+        let table = parse("{\"a\":1,\"a\":null}\n{\"a\":1,\"a\":2,\"a\":3}\n", 100).unwrap();
+        let found = table.columns[0].summary();
+        assert_eq!((found.missing, found.min, found.distinct), (Some(1), Some(3.into()), Some(1)));
+    }
+
+    #[test]
+    fn what_no_value_can_hold_is_a_text() {
+        let table = parse("{\"a\":\"\\ud800\",\"b\":1e999}\n", 100).unwrap();
+        assert!(table.columns.iter().all(|it| it.summary().kind == Kind::Text), "{table:?}");
     }
 }

@@ -98,8 +98,9 @@ impl Watcher for NoWatcher {
 
 /// Takes the fingerprint of what is at `path`, with `threads` threads (at least one).
 ///
-/// Links are followed: data sets are often made of them. Memory is bounded: some MiB a thread, and about
-/// 80 bytes and its name for each file.
+/// Links are followed: data sets are often made of them. Memory is bounded: some MiB a thread, for what a
+/// table of the longest lines, the largest footer or the most columns takes up to 100 MiB, and about 80
+/// bytes and its name for each file.
 ///
 /// # Errors
 /// `Changed` where somebody writes to it meanwhile; nothing is told of part of it.

@@ -9,6 +9,7 @@ use std::os::unix::fs::FileExt;
 
 use self::thrift::{Kind, Malformed, Reader};
 use super::column::{Column, ColumnKind};
+use super::names::Names;
 use super::table::{COLUMNS_MAX, Table, TableFormat};
 
 /// Largest footer.
@@ -41,13 +42,19 @@ pub fn read(file: &File, bytes: u64) -> Result<Table, String> {
 
 /// The table that a footer tells of, or why it tells of none.
 pub fn parse_footer(footer: &[u8]) -> Result<Table, String> {
-    parse(footer).map_err(|Malformed(why)| format!("its footer does not parse: {why}"))
+    let (mut table, names) =
+        parse(footer).map_err(|Malformed(why)| format!("its footer does not parse: {why}"))?;
+    let mut distinct = Names::default();
+    for (column, name) in table.columns.iter_mut().zip(names) {
+        column.name = distinct.add(&String::from_utf8_lossy(name))?;
+    }
+    Ok(table)
 }
 
 /// One element of the schema.
 #[derive(Clone, Debug, Default)]
-struct Element {
-    name: String,
+struct Element<'a> {
+    name: &'a [u8],
     physical: Option<i64>,
     repetition: i64,
     children: i64,
@@ -63,7 +70,8 @@ struct Leaf {
     range: Option<(f64, f64)>,
 }
 
-fn parse(footer: &[u8]) -> Result<Table, Malformed> {
+/// The table, and the names of its columns.
+fn parse(footer: &[u8]) -> Result<(Table, Vec<&[u8]>), Malformed> {
     let mut reader = Reader::new(footer);
     let (mut elements, mut rows) = (Vec::new(), None);
     let mut leaves: Option<Vec<Leaf>> = None;
@@ -98,11 +106,11 @@ fn parse(footer: &[u8]) -> Result<Table, Malformed> {
         _ => reader.skip(kind),
     })?;
     let rows = rows.ok_or(Malformed("it does not say how many rows there are"))?;
-    let columns = columns(&elements, &leaves.unwrap_or_default())?;
-    Ok(Table { format: TableFormat::Parquet, columns, rows, notes: Vec::new() })
+    let (columns, names) = columns(&elements, &leaves.unwrap_or_default())?;
+    Ok((Table { format: TableFormat::Parquet, columns, rows, notes: Vec::new() }, names))
 }
 
-fn element(reader: &mut Reader<'_>, kind: Kind) -> Result<Element, Malformed> {
+fn element<'a>(reader: &mut Reader<'a>, kind: Kind) -> Result<Element<'a>, Malformed> {
     let mut found = Element::default();
     reader.expect_structure(kind)?;
     reader.structure(|reader, id, kind| match (id, kind) {
@@ -115,7 +123,7 @@ fn element(reader: &mut Reader<'_>, kind: Kind) -> Result<Element, Malformed> {
             Ok(())
         }
         (4, Kind::Binary) => {
-            found.name = String::from_utf8_lossy(reader.binary()?).into_owned();
+            found.name = reader.binary()?;
             Ok(())
         }
         (5, Kind::Whole) => {
@@ -216,11 +224,15 @@ impl Leaf {
 }
 
 /// The columns of a table: the children of the root. One that is a group is a list or an object.
-fn columns(elements: &[Element], leaves: &[Leaf]) -> Result<Vec<Column>, Malformed> {
+fn columns<'a>(
+    elements: &[Element<'a>],
+    leaves: &[Leaf],
+) -> Result<(Vec<Column>, Vec<&'a [u8]>), Malformed> {
     let Some((root, below)) = elements.split_first() else {
         return Err(Malformed("it has no schema"));
     };
-    let (mut at, mut leaf, mut columns) = (0, 0, Vec::new());
+    let (mut at, mut leaf) = (0, 0);
+    let (mut columns, mut names) = (Vec::new(), Vec::new());
     while at < below.len() {
         if COLUMNS_MAX <= columns.len() {
             return Err(Malformed("more columns than are told of"));
@@ -232,17 +244,18 @@ fn columns(elements: &[Element], leaves: &[Leaf]) -> Result<Vec<Column>, Malform
         let is_number = matches!(kind, ColumnKind::Integer | ColumnKind::Number);
         let range = told.and_then(|leaf| leaf.range).filter(|_| is_number);
         let missing = told.and_then(|leaf| leaf.missing);
-        columns.push(Column::told(element.name.clone(), kind, missing, range));
+        columns.push(Column::told(String::new(), kind, missing, range));
+        names.push(element.name);
         (at, leaf) = (next, leaf + leaf_count);
     }
     if usize::try_from(root.children).ok() != Some(columns.len()) {
         return Err(Malformed("its schema is no tree"));
     }
-    Ok(columns)
+    Ok((columns, names))
 }
 
 /// Where the element after the one at `at` and all that is below it stands, and how many leaves it has.
-fn extent(elements: &[Element], at: usize) -> Result<(usize, usize), Malformed> {
+fn extent(elements: &[Element<'_>], at: usize) -> Result<(usize, usize), Malformed> {
     let (mut next, mut leaves) = (at, 0);
     // Elements that are still to come, of each group that is open.
     let mut open = vec![1_i64];
@@ -264,7 +277,7 @@ fn extent(elements: &[Element], at: usize) -> Result<(usize, usize), Malformed> 
     Ok((next, leaves))
 }
 
-fn kind_of(element: &Element) -> ColumnKind {
+fn kind_of(element: &Element<'_>) -> ColumnKind {
     if 0 < element.children {
         let is_list = element.logical == Some(3) || element.converted == Some(3);
         return if is_list { ColumnKind::List } else { ColumnKind::Object };
@@ -284,5 +297,40 @@ fn kind_of(element: &Element) -> ColumnKind {
         (_, _, Some(3)) => ColumnKind::Time,
         (_, _, Some(4 | 5)) => ColumnKind::Number,
         _ => ColumnKind::Bytes,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::names::NAME_BYTES_MAX;
+    use super::*;
+
+    /// A footer of one row, whose columns are integers with these names.
+    fn footer(names: &[String]) -> Vec<u8> {
+        let varint = |number: usize| -> Vec<u8> {
+            (0..3)
+                .map(|n| (number >> (7 * n) & 0x7f) as u8 | if n < 2 { 0x80 } else { 0 })
+                .collect()
+        };
+        let list = [&[0x29, 0xfc][..], &varint(names.len() + 1)].concat();
+        // The root: field 5, its children, of which the zigzag is twice as many.
+        let root = [&[0x55][..], &varint(2 * names.len()), &[0]].concat();
+        let leaf = |name: &String| {
+            [&[0x15, 2, 0x38][..], &varint(name.len()), name.as_bytes(), &[0]].concat()
+        };
+        let leaves: Vec<_> = names.iter().flat_map(leaf).collect();
+        [&list[..], &root, &leaves, &[0x16, 2, 0]].concat()
+    }
+
+    #[test]
+    fn long_names_are_cut_and_names_differ() {
+        let long = "n".repeat(15_000);
+        let names = [long.clone() + "1", long + "2", "a".to_owned(), "a".to_owned()];
+        let table = parse_footer(&footer(&names)).unwrap();
+        let found: Vec<_> = table.columns.iter().map(|column| column.name.as_str()).collect();
+        assert_eq!((table.rows, &found[2..]), (1, &["a", "a.1"][..]));
+        assert!(found[0] != found[1] && found[0].len() <= NAME_BYTES_MAX, "{}", found[0].len());
+        let many: Vec<_> = (0..2_000).map(|number| format!("{number:0>1000}")).collect();
+        assert!(parse_footer(&footer(&many)).unwrap_err().contains("names of its columns"));
     }
 }
