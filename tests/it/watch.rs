@@ -7,7 +7,8 @@ use std::process::{Child, Command, Stdio};
 use serde_json::{Value, json};
 
 use crate::git::Repository;
-use crate::harness::{Bench, MODELFS, Output, bounded, copy_tree, wait_for};
+use crate::harness::{Bench, MODELFS, Output, as_user_command, bounded, copy_tree, wait_for};
+use crate::syscalls::User;
 
 /// A training that counts how often it was started, and by whom.
 const TRAIN: &str = "#!/bin/sh\necho start $$ >> $COUNT\n";
@@ -263,6 +264,37 @@ fn what_left_the_training_of_one_commit_is_ended_before_anything_is_sealed() {
     let text = fs::read_to_string(watched.bench.root.join("count")).expect("it is there");
     let drafts: Vec<&str> = text.lines().filter(|line| line.ends_with("/draft")).collect();
     assert!(drafts.len() == 2 && drafts[0] != drafts[1], "a directory for each: {drafts:?}");
+}
+
+#[test]
+fn what_a_training_leaves_and_nobody_can_remove_hinders_nothing() {
+    let watched = Watched::new();
+    let make = "cp train.sh $MODELFS_DRAFT/weights; mkdir -p cache/deep; touch cache/deep/x; \
+                chmod 555 cache/deep; chmod 0 cache";
+    watched.commit(make, "first");
+    let user = User { uid: 4_601, gid: 4_601, groups: &[] };
+    let program = watched.bench.shared_binary();
+    Output::of(bounded("chown").args(["-R", "4601:4601"]).arg(&watched.bench.root)).ok();
+    let once = || {
+        let mut command = watched.command(as_user_command(user, &program), &["--once"]);
+        Output::of(command.env("HOME", &watched.bench.root))
+    };
+    let answer = once().ok().says("churn/v1  first");
+    assert_eq!(answer.stderr, "", "what may be changed is removed");
+    assert!(!watched.place().join("current").exists());
+    let foreign = watched.place().join("current/foreign");
+    fs::create_dir_all(&foreign).expect("we may");
+    fs::write(foreign.join("file"), "").expect("we may");
+    let answer = once().ok();
+    assert!(answer.stderr.contains("it was moved to `"), "{answer:?}");
+    let aside = || {
+        let names = fs::read_dir(watched.place()).expect("it is there").map(|it| it.expect("one"));
+        names.filter(|it| it.file_name().to_string_lossy().starts_with("left-")).count()
+    };
+    assert_eq!((foreign.exists(), aside()), (false, 1));
+    Output::of(bounded("chown").args(["-R", "0:0"]).arg(&watched.repository.path)).ok();
+    watched.once(&[]).ok();
+    assert_eq!(aside(), 0, "whoever may remove it does");
 }
 
 #[test]

@@ -63,8 +63,9 @@ pub fn run(arguments: &Watch, store: StorePlace<'_>, shown: Shown) -> Result<(),
     tip.map_err(|error| of_git(&error))?;
     let stop = Stop::listen()?;
     let state = config::state_directory().map_err(|error| of_config(&error))?;
-    let place = Place::open(&state, store.directory, &arguments.model)?;
+    let place = Place::open(&state, store.directory, &arguments.model, shown)?;
     place.end_started()?;
+    place.remove_aside();
     let saved = place.load()?;
     Watcher { arguments, repository, store, shown, stop: &stop, place, saved, failed: 0 }.follow()
 }

@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 use crate::capture::git::{Commit, CommitId};
 use crate::cli::config::WATCH_VARIABLE;
 use crate::cli::failure::{failure_with_hint, of_io};
+use crate::cli::mount::Shown;
+use crate::cli::say;
 use crate::format::names::ModelName;
 use crate::ops::{Failure, FailureKind, SnapshotOptions};
 use crate::sys::io as files;
@@ -27,6 +29,10 @@ const STATE_BYTES_MAX: u64 = 4 << 20;
 const DIRECTORY_MODE: u32 = 0o700;
 /// Bytes of the store's digest that tell its watches from those of other stores.
 const STORE_BYTES: usize = 8;
+/// What the names of directories begin with that could not be removed in their time.
+const ASIDE: &str = "left-";
+/// How often a directory is tried to be removed: somebody may write into it meanwhile.
+const REMOVE_COUNT_MAX: usize = 3;
 
 /// What is kept between two starts.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -60,6 +66,8 @@ impl Saved {
 /// The directory of the watch of one model.
 pub struct Place {
     directory: PathBuf,
+    /// How it says what is wrong, and hinders nothing.
+    shown: Shown,
     /// For as long as this lives no other watch has it.
     _lock: LockGuard,
 }
@@ -69,7 +77,12 @@ impl Place {
     ///
     /// # Errors
     /// `Busy` where another watch has it.
-    pub fn open(state: &Path, store: &Path, model: &ModelName) -> Result<Self, Failure> {
+    pub fn open(
+        state: &Path,
+        store: &Path,
+        model: &ModelName,
+        shown: Shown,
+    ) -> Result<Self, Failure> {
         let digest = blake3::hash(store.as_os_str().as_encoded_bytes());
         let store = &digest.to_hex()[..2 * STORE_BYTES];
         let directory = state.join("watch").join(format!("{model}-{store}"));
@@ -78,7 +91,7 @@ impl Place {
         made.map_err(|error| of_io(format!("cannot make `{}`", directory.display()), &error))?;
         let holder = format!("modelfs watch --model {model}");
         match lock::acquire(&directory.join("lock"), &holder) {
-            Ok(lock) => Ok(Self { directory, _lock: lock }),
+            Ok(lock) => Ok(Self { directory, shown, _lock: lock }),
             Err(LockError::Held { pid, .. }) => {
                 let message = format!("`{model}` is watched already, by process {pid}");
                 let hint = format!("end that one first: kill {pid}");
@@ -107,8 +120,7 @@ impl Place {
     /// Where what an earlier attempt left cannot be put away, or the directory not be made.
     pub fn begin_attempt(&self, commit: CommitId) -> Result<PathBuf, Failure> {
         self.clear()?;
-        let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let attempt = self.attempts().join(format!("{}-{}", commit.short(), time.as_nanos()));
+        let attempt = self.attempts().join(format!("{}-{}", commit.short(), nanoseconds()));
         match fs::create_dir_all(&attempt) {
             Ok(()) => Ok(attempt),
             Err(error) => Err(of_io(format!("cannot make `{}`", attempt.display()), &error)),
@@ -184,19 +196,33 @@ impl Place {
         synced.map_err(|error| of_io(format!("cannot sync `{}`", attempts.display()), &error))
     }
 
-    /// Ends and removes what is left of the last attempt.
+    /// Ends and removes what is left of the last attempt. What cannot be removed, as files of another user,
+    /// is put aside, and that is said.
     ///
     /// # Errors
-    /// Where it cannot be removed: nothing else may be put there.
+    /// Where it cannot be put aside either: nothing else may be put there.
     pub fn clear(&self) -> Result<(), Failure> {
         self.end_started()?;
         let attempts = self.attempts();
-        match fs::remove_dir_all(&attempts) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(of_io(format!("cannot remove `{}`", attempts.display()), &error))
-            }
-            _ => Ok(()),
+        let Err(error) = remove(&attempts) else { return Ok(()) };
+        let aside = self.directory.join(format!("{ASIDE}{}", nanoseconds()));
+        let failure = of_io(format!("cannot remove `{}`", attempts.display()), &error);
+        if fs::rename(&attempts, &aside).is_err() {
+            return Err(failure);
         }
+        let hint =
+            format!("nothing: it was moved to `{}`, and goes on; remove that", aside.display());
+        say(&Failure { hint: Some(hint), ..failure }, self.shown);
+        Ok(())
+    }
+
+    /// Removes what was put aside, as far as it can be removed by now.
+    pub fn remove_aside(&self) {
+        let entries = fs::read_dir(&self.directory).into_iter().flatten().flatten();
+        let is_aside = |entry: &fs::DirEntry| {
+            entry.file_name().as_encoded_bytes().starts_with(ASIDE.as_bytes())
+        };
+        entries.filter(is_aside).for_each(|entry| drop(remove(&entry.path())));
     }
 
     /// Begins the log of a commit.
@@ -236,6 +262,42 @@ impl Place {
         logs.sort();
         let more = (logs.len() + 1).saturating_sub(LOG_COUNT_MAX);
         logs.into_iter().take(more).for_each(|(_, path)| drop(fs::remove_file(path)));
+    }
+}
+
+/// Since 1970: no two that are asked for are the same.
+fn nanoseconds() -> u128 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos()
+}
+
+/// Removes a directory, if it is there, with what nobody may write to in it.
+fn remove(directory: &Path) -> io::Result<()> {
+    let mut removed = Ok(());
+    for _ in 0..REMOVE_COUNT_MAX {
+        removed = fs::remove_dir_all(directory);
+        match &removed {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(_) => open_up(directory),
+            Ok(()) => break,
+        }
+    }
+    removed
+}
+
+/// Gives us all rights in a directory, and in those below.
+fn open_up(directory: &Path) {
+    let mut directories = vec![directory.to_owned()];
+    while let Some(directory) = directories.pop() {
+        let Ok(found) = directory.symlink_metadata() else { continue };
+        if !found.is_dir() {
+            continue;
+        }
+        let rights = fs::Permissions::from_mode(found.permissions().mode() | DIRECTORY_MODE);
+        // Where that is not for us to do, removing it fails and says why.
+        drop(fs::set_permissions(&directory, rights));
+        let entries = fs::read_dir(&directory).into_iter().flatten().flatten();
+        let below = entries.filter(|entry| entry.file_type().is_ok_and(|it| it.is_dir()));
+        directories.extend(below.map(|entry| entry.path()));
     }
 }
 
