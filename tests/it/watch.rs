@@ -231,7 +231,8 @@ fn a_training_has_limits() {
     check("true", &[], "wrote nothing into");
     check("kill -9 $$", &[], "signal 9 ended it");
     check("true", &["--output", "out"], "wrote nothing into");
-    check("true", &["--data", "none.csv"], "none.csv");
+    let log = check("true", &["--data", "none.csv"], "none.csv");
+    assert!(log.starts_with("\nmodelfs: cannot ") && log.lines().count() == 2, "{log}");
     let commit = watched.commit("mkdir out; echo w > out/weights", "the last one");
     watched.once(&["--output", "out", "--data", "train.sh"]).ok().says("churn/v1  the last one");
     assert_eq!(watched.show("v1")["datasets"][0]["uri"], "train.sh");
@@ -295,6 +296,61 @@ fn what_a_training_leaves_and_nobody_can_remove_hinders_nothing() {
     Output::of(bounded("chown").args(["-R", "0:0"]).arg(&watched.repository.path)).ok();
     watched.once(&[]).ok();
     assert_eq!(aside(), 0, "whoever may remove it does");
+}
+
+#[test]
+fn a_commit_that_cannot_be_checked_out_or_sealed_fails_and_the_next_is_trained() {
+    let watched = Watched::new();
+    let make = "cp train.sh $MODELFS_DRAFT/weights";
+    watched.commit(make, "first");
+    watched.once(&[]).ok().says("churn/v1");
+    let blob = "B=$(git hash-object -w train.sh); ";
+    let trees = [
+        ("a long name", "printf '100644 blob %s\\t%0300d\\n' $B 1 | git mktree"),
+        (
+            "a repository in it",
+            "T=$(printf '100644 blob %s\\tconfig\\n' $B | git mktree); \
+             printf '040000 tree %s\\t.git\\n' $T | git mktree",
+        ),
+        (
+            "a blob that is missing",
+            "printf '100644 blob 1234567890123456789012345678901234567890\\tx\\n' | git mktree --missing",
+        ),
+    ];
+    for (what, tree) in trees {
+        let user = "git -c user.name=Ann -c user.email=ann@example.org";
+        let script = format!(
+            "{blob} N=$({tree}) && C=$({user} commit-tree $N -p HEAD -m '{what}') && \
+             git update-ref refs/heads/main $C && echo $C"
+        );
+        let mut shell = bounded("sh");
+        shell.args(["-c", &script]).current_dir(&watched.repository.path);
+        let commit = Output::of(&mut shell).ok().stdout;
+        watched.once(&[]).exits(1).says("cannot be checked out: ").says(what);
+        assert!(watched.log(commit.trim()).contains("cannot be checked out: "), "{what}");
+    }
+    watched.commit("ln -s /etc/passwd $MODELFS_DRAFT/weights; touch $MODELFS_DRAFT/x", "a link");
+    watched.once(&[]).exits(1).says("the link to `/etc/passwd` leaves the tree");
+    let long = "\u{1}".repeat(1 << 20);
+    let message = watched.bench.write("message", format!("{long}\n"));
+    watched.repository.write("new", "");
+    watched.repository.git(&["add", "--all"]);
+    watched.repository.write("train.sh", format!("{TRAIN}{make} #\n"));
+    watched.repository.git(&["commit", "-q", "-a", "-F", message.to_str().expect("text")]);
+    watched.once(&[]).ok();
+    assert_eq!(watched.show("v2")["message"].as_str().map(str::len), Some(1_000));
+}
+
+#[test]
+fn a_commit_whose_training_does_not_end_well_can_be_given_up() {
+    let watched = Watched::new();
+    watched.commit("while :; do sleep 0.01; done", "first");
+    let mut watch = watched.begin();
+    watched.wait_for_starts(1);
+    watch.kill().expect("it runs");
+    watch.wait().expect("it ends");
+    watched.once(&["--give-up"]).exits(1).says("failed: its training was given up  first");
+    assert_eq!((watched.once(&[]).ok().stdout.as_str(), watched.started().len()), ("", 1));
 }
 
 #[test]

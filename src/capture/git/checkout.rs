@@ -1,6 +1,7 @@
 //! Commits of a branch, and each of them checked out in a directory of its own.
 
 use std::fmt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -12,8 +13,13 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::state::remote;
 use super::{GitError, discover, id_of};
 
-/// Files of one commit that is checked out.
-const FILES_MAX: u64 = 1_000_000;
+/// Files and directories of one commit that is checked out.
+const ENTRIES_MAX: u64 = 1_000_000;
+/// Of a subject and an author that much is kept.
+const TEXT_CHARACTERS_MAX: usize = 1_000;
+/// What hinders a check-out for the moment, whatever the commit is.
+const MACHINE_ERRORS: [i32; 7] =
+    [libc::ENOSPC, libc::EDQUOT, libc::EIO, libc::EROFS, libc::EMFILE, libc::ENFILE, libc::ENOMEM];
 /// Commits that are walked through to find one again.
 const WALK_MAX: usize = 100_000;
 
@@ -66,7 +72,7 @@ impl<'de> Deserialize<'de> for CommitId {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Commit {
     pub id: CommitId,
-    /// The first line of its message.
+    /// The first line of its message, cut where it is long.
     pub subject: String,
     pub author: String,
 }
@@ -131,7 +137,8 @@ impl Watched {
     /// its own that has the commit checked out and borrows the objects of this one.
     ///
     /// # Errors
-    /// `Large` where the files have more than `bytes_max`; then nothing is written.
+    /// `Large` where the files have more than `bytes_max`; then nothing is written. `Content` where what the
+    /// commit holds cannot be written here, today or another day.
     pub fn check_out(&self, commit: CommitId, to: &Path, bytes_max: u64) -> Result<(), GitError> {
         self.check_size(commit, bytes_max)?;
         let failed = |action| GitError::git(action, to);
@@ -150,43 +157,75 @@ impl Watched {
         let object = made.find_object(commit.0, Some(ObjectType::Commit));
         let object = object.map_err(failed("find the commit from"))?;
         let mut checkout = CheckoutBuilder::new();
-        made.checkout_tree(&object, Some(checkout.force())).map_err(failed("check out into"))?;
+        made.checkout_tree(&object, Some(checkout.force())).map_err(|error| {
+            if is_of_machine(&error) {
+                return failed("check out into")(error);
+            }
+            GitError::Content { commit, source: error }
+        })?;
         made.set_head_detached(commit.0).map_err(failed("check out into"))
     }
 
     /// Sees to it that a commit's files are not more than there is to be room for.
     fn check_size(&self, commit: CommitId, bytes_max: u64) -> Result<(), GitError> {
         let failed = || GitError::git("look through", &self.path);
-        let tree = self.repository.find_commit(commit.0).and_then(|commit| commit.tree());
-        let tree = tree.map_err(failed())?;
+        let content = |source| GitError::Content { commit, source };
+        let found = self.repository.find_commit(commit.0).map_err(failed())?;
+        let tree = found.tree().map_err(content)?;
         let odb = self.repository.odb().map_err(failed())?;
-        let (mut files, mut bytes, mut error) = (0_u64, 0_u64, None);
+        let (mut entries, mut bytes, mut error) = (0_u64, 0_u64, None);
         let walked = tree.walk(TreeWalkMode::PreOrder, |_, entry| {
+            entries += 1;
             if entry.kind() == Some(ObjectType::Blob) {
-                files += 1;
                 match odb.read_header(entry.id()) {
                     Ok((length, _)) => bytes = bytes.saturating_add(length as u64),
                     Err(failure) => error = Some(failure),
                 }
             }
-            let go_on = error.is_none() && files <= FILES_MAX && bytes <= bytes_max;
+            let go_on = error.is_none() && entries <= ENTRIES_MAX && bytes <= bytes_max;
             if go_on { TreeWalkResult::Ok } else { TreeWalkResult::Abort }
         });
         let large = |what, found, limit| Err(GitError::Large { commit, what, found, limit });
         match error {
-            Some(error) => Err(failed()(error)),
-            None if FILES_MAX < files => large("files", files, FILES_MAX),
+            Some(error) => Err(content(error)),
+            None if ENTRIES_MAX < entries => large("files and directories", entries, ENTRIES_MAX),
             None if bytes_max < bytes => large("bytes", bytes, bytes_max),
-            None => walked.map_err(failed()),
+            None => walked.map_err(content),
         }
     }
 }
 
+/// Whether it is for the machine that it failed. The library tells of that in a text alone.
+fn is_of_machine(error: &git2::Error) -> bool {
+    MACHINE_ERRORS.iter().any(|errno| {
+        let text = io::Error::from_raw_os_error(*errno).to_string();
+        let said = text.split(" (os error").next().unwrap_or(&text);
+        error.message().contains(said)
+    })
+}
+
 pub(super) fn describe(commit: &git2::Commit<'_>) -> Commit {
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let text =
+        |bytes: &[u8]| String::from_utf8_lossy(bytes).chars().take(TEXT_CHARACTERS_MAX).collect();
     Commit {
         id: id_of(commit.id()),
         subject: text(commit.summary_bytes().unwrap_or_default()),
         author: text(commit.author().name_bytes()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_no_fault_of_a_commit() {
+        let check = |text: &str, expected: bool| {
+            assert_eq!(is_of_machine(&git2::Error::from_str(text)), expected, "{text}");
+        };
+        check("could not write to 'x': No space left on device", true);
+        check("failed to open 'x': Too many open files", true);
+        check("cannot checkout to invalid path '.git/config'", false);
+        check("failed to open 'x': File name too long", false);
     }
 }

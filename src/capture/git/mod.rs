@@ -28,6 +28,8 @@ pub enum GitError {
     Sha256 { path: PathBuf },
     #[error("commit {commit} has {found} of {what}, at most {limit}")]
     Large { commit: CommitId, what: &'static str, found: u64, limit: u64 },
+    #[error("commit {commit} cannot be checked out")]
+    Content { commit: CommitId, source: git2::Error },
     #[error("cannot {action} `{}`", .path.display())]
     Git { action: &'static str, path: PathBuf, source: git2::Error },
     #[error("cannot {action} `{}`", .path.display())]

@@ -120,7 +120,7 @@ pub struct Watch {
     /// End when nothing is left to do; exit with 1 where a commit failed
     #[arg(long)]
     pub once: bool,
-    /// Count the commit whose result could not be sealed as failed
+    /// Count the commit as failed that an earlier start did not finish
     #[arg(long)]
     pub give_up: bool,
     /// The command and its arguments

@@ -9,13 +9,13 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::of_git;
 use super::place::{Place, bytes_below};
 use super::stop::Stop;
+use super::{in_one_line, of_git};
 use crate::capture::git::{self, Commit, GitError, SourceState, Watched};
 use crate::cli::args::Watch;
 use crate::cli::config::{self, DRAFT_VARIABLE, WATCH_VARIABLE};
-use crate::cli::failure::{of_io, render_text};
+use crate::cli::failure::of_io;
 use crate::cli::table::bytes;
 use crate::cli::training::{End, Recorder, Subject, captured, made_in, program_from};
 use crate::ops::{Failure, SnapshotOptions, Source};
@@ -60,12 +60,13 @@ impl Attempt<'_> {
         fs::create_dir(&draft)
             .map_err(|error| of_io(format!("cannot make `{}`", draft.display()), &error))?;
         let log = Arc::new(self.place.begin_log(self.commit.id)?);
-        match watched.check_out(self.commit.id, &checkout, self.arguments.disk_bytes) {
-            Err(error @ GitError::Large { .. }) => {
-                return Ok(Outcome::Failed { why: error.to_string() });
+        let source = match self.check_out(watched, &checkout) {
+            Ok(source) => source,
+            Err(error @ (GitError::Large { .. } | GitError::Content { .. })) => {
+                return Ok(Outcome::Failed { why: in_one_line(&of_git(&error)) });
             }
-            checked_out => checked_out.map_err(|error| of_git(&error))?,
-        }
+            Err(error) => return Err(of_git(&error)),
+        };
         let made = self.arguments.output.as_ref().map_or(draft, |output| checkout.join(output));
         let environment = self.environment(&made);
         let subject = Subject {
@@ -73,12 +74,12 @@ impl Attempt<'_> {
             words: &self.arguments.command,
             directory: &checkout,
             environment: &environment,
-            source: Some(self.source(watched, &checkout)?),
+            source: Some(source),
             experimenter: self.commit.author.clone(),
         };
         let recorder = match Recorder::begin(subject) {
             Ok(recorder) => recorder,
-            Err(failure) => return Ok(Outcome::Failed { why: render_text(&failure) }),
+            Err(failure) => return Ok(Outcome::Failed { why: in_one_line(&failure) }),
         };
         let log = Log { file: log, bytes_max: self.arguments.log_bytes };
         let options = self.options(&checkout, environment.clone(), log);
@@ -130,9 +131,15 @@ impl Attempt<'_> {
         Ok(Some(Outcome::Failed { why }))
     }
 
-    /// The commit in the check-out, on the branch and from the remote of the repository that is watched.
-    fn source(&self, watched: &Watched, checkout: &Path) -> Result<SourceState, Failure> {
-        let found = git::state(checkout).map_err(|error| of_git(&error))?;
+    /// Checks the commit out. It is told as on the branch and from the remote of the repository that is
+    /// watched.
+    fn check_out(&self, watched: &Watched, checkout: &Path) -> Result<SourceState, GitError> {
+        let commit = self.commit.id;
+        watched.check_out(commit, checkout, self.arguments.disk_bytes)?;
+        let found = git::state(checkout).map_err(|error| match error {
+            GitError::Git { source, .. } => GitError::Content { commit, source },
+            other => other,
+        })?;
         let found = found.expect("it was just made");
         let (remote, name) = (watched.remote(), self.arguments.reference.clone());
         Ok(SourceState { remote, branch: Some(name).filter(|name| name != "HEAD"), ..found })

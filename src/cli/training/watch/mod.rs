@@ -24,12 +24,14 @@ use crate::capture::git::{Commit, CommitId, GitError, Watched};
 use crate::cli::args::Watch;
 use crate::cli::client::StorePlace;
 use crate::cli::config;
-use crate::cli::failure::{failure_with_hint, of_config, of_io};
+use crate::cli::failure::{failure, failure_with_hint, of_config, of_io};
 use crate::cli::mount::Shown;
 use crate::cli::table::printable;
 use crate::cli::{ask, print, say};
 use crate::format::path;
-use crate::ops::{Failure, FailureKind, Report, Request, SnapshotOptions, SnapshotReport};
+use crate::ops::{
+    self, Failure, FailureKind, OpsError, Report, Request, SnapshotOptions, SnapshotReport,
+};
 
 /// What became of a commit, for programs.
 #[derive(Serialize)]
@@ -101,9 +103,30 @@ fn of_git(error: &GitError) -> Failure {
             because: vec![source.message().to_owned()],
             ..failure_with_hint(FailureKind::CouldNot, message, "git fsck")
         },
+        GitError::Content { source, .. } => Failure {
+            because: vec![source.message().to_owned()],
+            ..failure(FailureKind::CouldNot, message)
+        },
         GitError::Large { .. } => {
             failure_with_hint(FailureKind::CouldNot, message, "give more room with `--disk-bytes`")
         }
+    }
+}
+
+/// A failure as the reason for that of a commit.
+fn in_one_line(failure: &Failure) -> String {
+    let because = failure.because.iter().map(String::as_str);
+    std::iter::once(failure.message.as_str()).chain(because).collect::<Vec<_>>().join(": ")
+}
+
+/// Why what was made can never be sealed: for what it holds.
+fn unfit(options: &SnapshotOptions) -> Option<Failure> {
+    match ops::check_outside(options) {
+        Err(
+            error @ (OpsError::Unfit { .. } | OpsError::Empty { .. } | OpsError::Option { .. }),
+        ) => Some(Failure::from(&error)),
+        // Anything else may be put right.
+        _ => None,
     }
 }
 
@@ -154,8 +177,17 @@ impl Watcher<'_> {
                 self.finish_failed(&commit, "what it made was given up")
             }
             Some(Current::Trained { commit, options }) => self.seal(&commit, &options),
+            Some(Current::Training { commit }) if self.arguments.give_up => {
+                self.finish_failed(&self.describe(commit), "its training was given up")
+            }
             Some(Current::Training { .. }) | None => self.place.clear(),
         }
+    }
+
+    /// A commit that may be there no more.
+    fn describe(&self, id: CommitId) -> Commit {
+        let found = Watched::open(&self.repository).and_then(|it| it.tip(&id.to_string()));
+        found.unwrap_or_else(|_| Commit { id, subject: String::new(), author: String::new() })
     }
 
     /// The oldest commit that is to be trained.
@@ -221,6 +253,9 @@ impl Watcher<'_> {
                     }
                 }
                 Err(failure) => {
+                    if let Some(why) = unfit(options) {
+                        return self.finish_failed(commit, &in_one_line(&why));
+                    }
                     let hint = "start the watch again once that is put right, and it is sealed \
                                 without being trained again; `--give-up` counts it as failed";
                     return Err(Failure { hint: Some(hint.to_owned()), ..failure });

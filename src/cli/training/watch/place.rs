@@ -178,10 +178,14 @@ impl Place {
     /// Keeps it, durably.
     ///
     /// # Errors
-    /// Those of writing it; what was kept before is there then.
+    /// Those of writing it, and where it could not be read again; what was kept before is there then.
     pub fn save(&self, saved: &Saved) -> Result<(), Failure> {
         let bytes = serde_json::to_vec(saved).expect("it has text keys only");
         let path = self.state();
+        if STATE_BYTES_MAX < bytes.len() as u64 {
+            let error = io::Error::from(io::ErrorKind::FileTooLarge);
+            return Err(of_io(format!("cannot write `{}`", path.display()), &error));
+        }
         files::write_durably(&files::Real, &self.directory, &path, &bytes, files::Put::Replace)
             .map_err(|error| of_io(format!("cannot write `{}`", path.display()), &error))
     }
