@@ -233,6 +233,11 @@ fn a_training_has_limits() {
     check("true", &["--output", "out"], "wrote nothing into");
     let log = check("true", &["--data", "none.csv"], "none.csv");
     assert!(log.starts_with("\nmodelfs: cannot ") && log.lines().count() == 2, "{log}");
+    let outside = watched.bench.write("home/secret", "mine");
+    let link = watched.repository.path.join("link");
+    std::os::unix::fs::symlink(outside.parent().expect("a directory"), &link).expect("it is ours");
+    check("true", &["--output", "link"], "a symbolic link");
+    check("mkdir link/deep; touch link/deep/x", &["--output", "link/deep"], "a symbolic link");
     let commit = watched.commit("mkdir out; echo w > out/weights", "the last one");
     watched.once(&["--output", "out", "--data", "train.sh"]).ok().says("churn/v1  the last one");
     assert_eq!(watched.show("v1")["datasets"][0]["uri"], "train.sh");
@@ -287,7 +292,7 @@ fn what_a_training_leaves_and_nobody_can_remove_hinders_nothing() {
     fs::create_dir_all(&foreign).expect("we may");
     fs::write(foreign.join("file"), "").expect("we may");
     let answer = once().ok();
-    assert!(answer.stderr.contains("it was moved to `"), "{answer:?}");
+    assert!(answer.stderr.contains("where it was moved"), "{answer:?}");
     let aside = || {
         let names = fs::read_dir(watched.place()).expect("it is there").map(|it| it.expect("one"));
         names.filter(|it| it.file_name().to_string_lossy().starts_with("left-")).count()

@@ -19,6 +19,7 @@ use crate::cli::failure::of_io;
 use crate::cli::table::bytes;
 use crate::cli::training::{End, Recorder, Subject, captured, made_in, program_from};
 use crate::ops::{Failure, SnapshotOptions, Source};
+use crate::sys::at;
 use crate::sys::child::{self, CommandOptions, CommandReport, Ending, Log};
 
 /// How long a training that is to end may take to do so.
@@ -92,7 +93,7 @@ impl Attempt<'_> {
         };
         // What left the group of the command by itself would write on.
         self.place.end_started()?;
-        if let Some(outcome) = self.failure(&report, is_full, &attempt, &made)? {
+        if let Some(outcome) = self.failure(&report, is_full, &attempt, &made) {
             return Ok(outcome);
         }
         let end = End { ending: report.ending, duration: report.duration, signals: Vec::new() };
@@ -110,25 +111,24 @@ impl Attempt<'_> {
         is_full: bool,
         attempt: &Path,
         made: &Path,
-    ) -> Result<Option<Outcome>, Failure> {
+    ) -> Option<Outcome> {
         let limit = self.arguments.disk_bytes;
         let why = match report.ending {
             _ if is_full || limit < bytes_below(attempt, limit) => {
                 format!("it took more than {} of disk (`--disk-bytes`)", bytes(limit))
             }
-            Ending::Interrupted => return Ok(Some(Outcome::Ended)),
+            Ending::Interrupted => return Some(Outcome::Ended),
             Ending::TimedOut => {
                 let seconds = self.arguments.timeout.as_secs_f64();
                 format!("it took longer than {seconds} s (`--timeout`), and was ended")
             }
             Ending::Signal(signal) => format!("signal {signal} ended it"),
-            Ending::Exit(0) if !made.is_dir() || made_in(made)?.is_none() => {
-                format!("it exited with 0, and wrote nothing into `{}`", made.display())
+            Ending::Exit(0) => {
+                return nothing_made(attempt, made).map(|why| Outcome::Failed { why });
             }
-            Ending::Exit(0) => return Ok(None),
             Ending::Exit(status) => format!("it exited with {status}"),
         };
-        Ok(Some(Outcome::Failed { why }))
+        Some(Outcome::Failed { why })
     }
 
     /// Checks the commit out. It is told as on the branch and from the remote of the repository that is
@@ -200,6 +200,24 @@ impl Attempt<'_> {
             ran
         })?;
         Ok((report, is_full.into_inner()))
+    }
+}
+
+/// Why there is nothing to seal in a directory of an attempt, if there is nothing. A link that a commit has
+/// on the way to it leads to what the training did not make.
+fn nothing_made(attempt: &Path, made: &Path) -> Option<String> {
+    let below = made.strip_prefix(attempt).expect("it is part of the attempt");
+    let opened = at::open_directory(attempt)
+        .and_then(|attempt| at::open_beneath(attempt, below, libc::O_PATH | libc::O_DIRECTORY));
+    match (opened, made_in(made)) {
+        (Err(error), _) if error.raw_os_error() == Some(libc::ELOOP) || made.is_symlink() => {
+            Some(format!("`{}` is, or is behind, a symbolic link", made.display()))
+        }
+        (Ok(_), Ok(Some(_))) => None,
+        (Ok(_), Err(failure)) => Some(in_one_line(&failure)),
+        (Err(_), _) | (Ok(_), Ok(None)) => {
+            Some(format!("it exited with 0, and wrote nothing into `{}`", made.display()))
+        }
     }
 }
 

@@ -214,8 +214,7 @@ impl Place {
         if fs::rename(&attempts, &aside).is_err() {
             return Err(failure);
         }
-        let hint =
-            format!("nothing: it was moved to `{}`, and goes on; remove that", aside.display());
+        let hint = format!("remove `{}`, where it was moved; the watch goes on", aside.display());
         say(&Failure { hint: Some(hint), ..failure }, self.shown);
         Ok(())
     }
