@@ -29,7 +29,7 @@ pub fn run(arguments: &FingerprintArguments, shown: Shown) -> Result<(), Failure
     let bar = Bar::default();
     let mut found = Vec::new();
     for path in &arguments.paths {
-        found.push(take(path, &bar)?.0);
+        found.push(take(path, &bar, &|| true)?.0);
     }
     drop(bar);
     let told = arguments.paths.iter().zip(&found).map(|(path, found)| Told { path, found });
@@ -43,13 +43,20 @@ pub fn run(arguments: &FingerprintArguments, shown: Shown) -> Result<(), Failure
     })
 }
 
+/// Whether work goes on.
+pub type IsWanted<'a> = &'a (dyn Fn() -> bool + Sync);
+
 /// The fingerprint of what is at `path`, with all cores.
 ///
 /// # Errors
-/// Where it cannot be read, or changed meanwhile.
-pub fn take(path: &Path, bar: &Bar) -> Result<(Fingerprint, Stamp), Failure> {
+/// Where it cannot be read, changed meanwhile, or is wanted no more.
+pub fn take(
+    path: &Path,
+    bar: &Bar,
+    is_wanted: IsWanted<'_>,
+) -> Result<(Fingerprint, Stamp), Failure> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let found = data::fingerprint(path, threads, &Shower { path, bar });
+    let found = data::fingerprint(path, threads, &Shower { path, bar, is_wanted });
     found.map_err(|error| of_data(&error))
 }
 
@@ -73,6 +80,7 @@ fn of_data(error: &DataError) -> Failure {
 struct Shower<'a> {
     path: &'a Path,
     bar: &'a Bar,
+    is_wanted: IsWanted<'a>,
 }
 
 impl Watcher for Shower<'_> {
@@ -82,7 +90,7 @@ impl Watcher for Shower<'_> {
 
     fn advance(&self, bytes: u64) -> bool {
         Progress::advance(self.bar, bytes);
-        true
+        (self.is_wanted)()
     }
 }
 

@@ -54,7 +54,12 @@ impl Watched {
 
     /// A watch that goes on.
     fn begin(&self) -> Child {
-        let mut command = self.command(Command::new(MODELFS), &["--interval", "50ms"]);
+        self.begin_with(&[])
+    }
+
+    fn begin_with(&self, args: &[&str]) -> Child {
+        let args = [&["--interval", "50ms"], args].concat();
+        let mut command = self.command(Command::new(MODELFS), &args);
         command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts")
     }
 
@@ -356,6 +361,38 @@ fn a_commit_whose_training_does_not_end_well_can_be_given_up() {
     watch.wait().expect("it ends");
     watched.once(&["--give-up"]).exits(1).says("failed: its training was given up  first");
     assert_eq!((watched.once(&[]).ok().stdout.as_str(), watched.started().len()), ("", 1));
+}
+
+#[test]
+fn a_watch_ends_when_it_is_told_to_whatever_it_does() {
+    let watched = Watched::new();
+    watched.commit("trap '' TERM; echo deaf >> $COUNT; while :; do sleep 0.01; done", "first");
+    let large = watched.bench.root.join("large");
+    let file = fs::File::create(&large).expect("room");
+    file.set_len(1 << 42).expect("it takes no room");
+    let mut watch = watched.begin_with(&["--data", large.to_str().expect("text")]);
+    wait_for("the begin", || watched.state()["current"]["training"].is_object().then_some(()));
+    kill(watch.id(), "TERM");
+    assert!(watch.wait().expect("it ends").success(), "while it reads data");
+    assert_eq!(watched.started().len(), 0);
+    let mut watch = watched.begin();
+    let count = watched.bench.root.join("count");
+    let is_deaf = || fs::read_to_string(&count).is_ok_and(|it| it.contains("deaf")).then_some(());
+    wait_for("the training", is_deaf);
+    kill(watch.id(), "TERM");
+    let told_again = || {
+        let ended = watch.try_wait().expect("it is ours");
+        if ended.is_none() {
+            kill(watch.id(), "TERM");
+        }
+        ended
+    };
+    assert_eq!(wait_for("the end", told_again).code(), Some(1), "at once, and not in its time");
+    assert!(is_gone(watched.started()[0]), "and the training with it");
+    let state = watched.place().join("state.json");
+    fs::remove_file(&state).expect("it is there");
+    Output::of(bounded("mkfifo").arg(&state)).ok();
+    watched.once(&[]).exits(1).says("it is no regular file");
 }
 
 #[test]

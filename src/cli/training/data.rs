@@ -38,13 +38,13 @@ pub fn record(
 ) -> Result<Vec<DataWatch>, Failure> {
     let mut steps = Vec::new();
     for step in &subject.training.step {
-        steps.push(told_step(step, subject.directory)?);
+        steps.push(told_step(step, subject)?);
     }
     let bar = Bar::default();
     let mut watched = Vec::new();
     for data in &subject.training.data {
         let path = subject.directory.join(&data.path);
-        let (found, stamp) = fingerprint::take(&path, &bar)?;
+        let (found, stamp) = fingerprint::take(&path, &bar, subject.is_wanted)?;
         record.push_dataset(told(data, &told_path(&path, root), &found, &steps));
         watched.push(DataWatch { path, stamp });
     }
@@ -52,10 +52,11 @@ pub fn record(
 }
 
 /// A step as it was given, with the digest of its file.
-fn told_step(step: &Step, directory: &Path) -> Result<Value, Failure> {
+fn told_step(step: &Step, subject: &Subject<'_>) -> Result<Value, Failure> {
     let mut told = json!({ "name": step.name });
     if let Some(file) = &step.file {
-        let (found, _) = fingerprint::take(&directory.join(file), &Bar::default())?;
+        let (found, _) =
+            fingerprint::take(&subject.directory.join(file), &Bar::default(), subject.is_wanted)?;
         told["file"] = json!(file.to_string_lossy());
         told["digest"] = json!(found.digest);
     }

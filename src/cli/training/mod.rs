@@ -20,6 +20,7 @@ use self::data::DataWatch;
 use super::args::Training;
 use super::config;
 use super::failure::of_io;
+use super::fingerprint::IsWanted;
 use crate::capture::git::SourceState;
 use crate::capture::record::{self, RunRecord};
 use crate::capture::{command, machine, redact, variables};
@@ -39,6 +40,8 @@ pub struct Subject<'a> {
     /// Of the repository that it is started in.
     pub source: Option<SourceState>,
     pub experimenter: String,
+    /// Whether it is still to begin.
+    pub is_wanted: IsWanted<'a>,
 }
 
 /// A training that has begun: what is known of it so far.

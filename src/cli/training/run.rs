@@ -92,6 +92,7 @@ pub fn run(arguments: &Run, store: StorePlace<'_>, shown: Shown) -> Result<u8, F
         environment: &environment,
         source,
         experimenter: own_name()?,
+        is_wanted: &|| true,
     })?;
     let (report, end) = start(words, &environment, &place, shown)?;
     let mut record = recorder.end(end);

@@ -77,9 +77,11 @@ impl Attempt<'_> {
             environment: &environment,
             source: Some(source),
             experimenter: self.commit.author.clone(),
+            is_wanted: &|| !self.stop.is_asked(),
         };
         let recorder = match Recorder::begin(subject) {
             Ok(recorder) => recorder,
+            Err(_) if self.stop.is_asked() => return Ok(Outcome::Ended),
             Err(failure) => return Ok(Outcome::Failed { why: in_one_line(&failure) }),
         };
         let log = Log { file: log, bytes_max: self.arguments.log_bytes };

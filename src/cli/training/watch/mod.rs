@@ -66,6 +66,7 @@ pub fn run(arguments: &Watch, store: StorePlace<'_>, shown: Shown) -> Result<(),
     let stop = Stop::listen()?;
     let state = config::state_directory().map_err(|error| of_config(&error))?;
     let place = Place::open(&state, store.directory, &arguments.model, shown)?;
+    stop.set_mark(place.mark());
     place.end_started()?;
     place.remove_aside();
     let saved = place.load()?;

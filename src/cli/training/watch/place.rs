@@ -1,8 +1,8 @@
 //! Where a watch keeps what it did, what it is doing, and the logs of failures.
 
 use std::fs::{self, DirBuilder, File};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -159,7 +159,7 @@ impl Place {
     /// Where it cannot be read or understood.
     pub fn load(&self) -> Result<Saved, Failure> {
         let path = self.state();
-        let bytes = match files::read_file(&files::Real, &path, STATE_BYTES_MAX) {
+        let bytes = match read_state(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Saved::default()),
             read => {
                 read.map_err(|error| of_io(format!("cannot read `{}`", path.display()), &error))
@@ -266,6 +266,21 @@ impl Place {
         let more = (logs.len() + 1).saturating_sub(LOG_COUNT_MAX);
         logs.into_iter().take(more).for_each(|(_, path)| drop(fs::remove_file(path)));
     }
+}
+
+fn read_state(path: &Path) -> io::Result<Vec<u8>> {
+    // A fifo would have us wait for ever.
+    let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    let found = file.metadata()?;
+    if !found.is_file() {
+        return Err(io::Error::other("it is no regular file"));
+    }
+    if STATE_BYTES_MAX < found.len() {
+        return Err(io::ErrorKind::FileTooLarge.into());
+    }
+    let mut bytes = Vec::new();
+    file.take(STATE_BYTES_MAX).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// Since 1970: no two that are asked for are the same.

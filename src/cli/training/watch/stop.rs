@@ -1,4 +1,4 @@
-//! Being told to end: what runs is ended, what waits wakes up.
+//! Being told to end: what runs is ended, what waits wakes up. Told once more, all ends at once.
 
 use std::sync::Arc;
 use std::thread;
@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::cli::failure::of_io;
-use crate::ops::Failure;
+use crate::cli::config::WATCH_VARIABLE;
+use crate::cli::failure::{exit_code, of_io};
+use crate::ops::{Failure, FailureKind};
 use crate::sys::child::Interrupt;
-use crate::sys::process::EndSignals;
+use crate::sys::process::{self, EndSignals};
 
 /// Whether this program was told to end, and what is to be ended then.
 #[derive(Default)]
@@ -23,6 +24,8 @@ pub struct Stop {
 struct State {
     is_asked: bool,
     running: Option<Interrupt>,
+    /// What is marked with it ends with this program.
+    mark: Option<String>,
 }
 
 impl Stop {
@@ -38,6 +41,9 @@ impl Stop {
         thread::spawn(move || {
             while signals.wait().is_ok() {
                 let mut state = told.state.lock();
+                if state.is_asked {
+                    end_at_once(state.mark.as_deref());
+                }
                 state.is_asked = true;
                 if let Some(running) = &state.running {
                     running.interrupt();
@@ -46,6 +52,11 @@ impl Stop {
             }
         });
         Ok(stop)
+    }
+
+    /// What is marked so ends with this program, however soon that ends.
+    pub fn set_mark(&self, mark: String) {
+        self.state.lock().mark = Some(mark);
     }
 
     pub fn is_asked(&self) -> bool {
@@ -72,4 +83,11 @@ impl Stop {
         }
         state.is_asked
     }
+}
+
+/// Ends this program wherever it is. That loses no more than `kill -9` does: nothing that was acknowledged.
+fn end_at_once(mark: Option<&str>) -> ! {
+    // What is left is ended by the next start.
+    mark.into_iter().for_each(|mark| drop(process::kill_marked(WATCH_VARIABLE, mark)));
+    std::process::exit(i32::from(exit_code(FailureKind::CouldNot)));
 }
