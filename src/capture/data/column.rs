@@ -2,9 +2,12 @@
 
 use std::fmt;
 
+use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use xxhash_rust::xxh3::xxh3_64;
+
+use super::time::instant;
 
 /// Bits of a hash that choose a register of the sketch: 2,048 registers, 2.3 % standard error.
 const SKETCH_BITS: u32 = 11;
@@ -212,6 +215,13 @@ impl Distinct {
     }
 }
 
+/// A date or a time, as it is written.
+#[derive(Clone, Debug)]
+struct Moment {
+    at: SignedDuration,
+    text: String,
+}
+
 /// A column while its table is read.
 #[derive(Clone, Debug)]
 pub struct Column {
@@ -222,7 +232,7 @@ pub struct Column {
     missing: Option<u64>,
     numbers: Numbers,
     /// The first and the last date or time.
-    times: Option<(String, String)>,
+    times: Option<(Moment, Moment)>,
     lengths: Option<(u64, u64)>,
     /// Absent where the values were not read.
     distinct: Option<Distinct>,
@@ -319,16 +329,13 @@ impl Column {
     }
 
     fn add_time(&mut self, text: &str) {
+        let Some(at) = instant(text) else { return };
+        let moment = || Moment { at, text: text.to_owned() };
         match &mut self.times {
-            None => self.times = Some((text.to_owned(), text.to_owned())),
-            Some((first, last)) => {
-                if text < first.as_str() {
-                    text.clone_into(first);
-                }
-                if last.as_str() < text {
-                    text.clone_into(last);
-                }
-            }
+            None => self.times = Some((moment(), moment())),
+            Some((first, _)) if at < first.at => *first = moment(),
+            Some((_, last)) if last.at < at => *last = moment(),
+            Some(_) => {}
         }
     }
 
@@ -343,8 +350,8 @@ impl Column {
         self.numbers.merge(&other.numbers);
         (self.numbers.min, self.numbers.max) = range;
         if let Some((first, last)) = &other.times {
-            self.add_time(first);
-            self.add_time(last);
+            self.add_time(&first.text);
+            self.add_time(&last.text);
         }
         self.lengths = match (self.lengths, other.lengths) {
             (Some(own), Some(more)) => Some((own.0.min(more.0), own.1.max(more.1))),
@@ -385,10 +392,12 @@ impl Column {
         let times = matches!(kind, ColumnKind::Date | ColumnKind::Time);
         let times = self.times.as_ref().filter(|_| times);
         let lengths = self.lengths.filter(|_| kind == ColumnKind::Text);
-        let bound = |of: fn(&Numbers) -> f64, text: fn(&(String, String)) -> &String| {
-            let number = numbers.map(|numbers| number(of(numbers)));
-            number.or_else(|| times.map(|times| json!(text(times))))
+        let bound = |of: fn(&Numbers) -> f64, moment: fn(&(Moment, Moment)) -> &Moment| {
+            let number = numbers.and_then(|numbers| number(of(numbers)));
+            number.or_else(|| times.map(|times| json!(moment(times).text)))
         };
+        // Of infinite numbers, and of such as are too large to be added up, there is none.
+        let finite = |moment: fn(&Numbers) -> f64| moments.map(moment).filter(|it| it.is_finite());
         ColumnSummary {
             name: self.name.clone(),
             kind,
@@ -397,21 +406,18 @@ impl Column {
             distinct_estimated: self.distinct.as_ref().is_some_and(Distinct::is_estimated),
             min: bound(|numbers| numbers.min, |times| &times.0),
             max: bound(|numbers| numbers.max, |times| &times.1),
-            mean: moments.map(|it| it.mean),
-            std: moments.map(|it| (it.squares / it.count as f64).sqrt()),
+            mean: finite(|it| it.mean),
+            std: finite(|it| (it.squares / it.count as f64).sqrt()),
             length_min: lengths.map(|(min, _)| min),
             length_max: lengths.map(|(_, max)| max),
         }
     }
 }
 
-/// A whole number without a point.
-fn number(number: f64) -> Value {
-    if number.fract() == 0.0 && number.abs() < WHOLE_MAX {
-        json!(number as i64)
-    } else {
-        json!(number)
-    }
+/// A whole number without a point; JSON has no infinite one.
+fn number(number: f64) -> Option<Value> {
+    let is_whole = number.fract() == 0.0 && number.abs() < WHOLE_MAX;
+    number.is_finite().then(|| if is_whole { json!(number as i64) } else { json!(number) })
 }
 
 #[cfg(test)]
@@ -492,6 +498,20 @@ mod tests {
             let found = column.summary().distinct.unwrap();
             assert!(found <= count && 1_024 < found, "{found} of {count}");
         }
+    }
+
+    #[test]
+    fn times_are_compared_as_instants() {
+        let times = ["2026-06-01T12:00:00+02:00", "2026-06-01T11:00:00Z", "2026-06-01T10:30:00Z"];
+        let found = column(&times.map(|text| (Cell::Time(text), text))).summary();
+        assert_eq!((found.min, found.max), (Some(times[0].into()), Some(times[1].into())));
+    }
+
+    #[test]
+    fn what_is_too_large_to_be_added_up_has_no_mean() {
+        let found = column(&[(Cell::Number(1e308), "1"), (Cell::Number(-1e308), "2")]).summary();
+        assert_eq!((found.min, found.max), (Some((-1e308).into()), Some(1e308.into())));
+        assert_eq!((found.mean, found.std), (None, None));
     }
 
     #[test]

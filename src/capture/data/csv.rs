@@ -5,20 +5,42 @@ use csv_core::{ReadFieldResult, Reader, ReaderBuilder};
 use super::column::{Cell, Column};
 use super::names::Names;
 use super::table::{COLUMNS_MAX, Table, TableFormat, TableParser};
+use super::time::time;
 
 /// Bytes of a field that are looked at; more are counted only.
 const FIELD_BYTES_MAX: usize = 256 << 10;
 /// Bytes in which the separator is looked for.
 const SNIFF_BYTES: usize = 64 << 10;
-/// Longest text that may be a date and a time.
-const TIME_BYTES_MAX: usize = 35;
+/// What a file may begin with to say that it is in UTF-8.
+pub const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+/// What a file in UTF-16 begins with.
+const WIDE_MARKS: [&[u8]; 2] = [b"\xff\xfe", b"\xfe\xff"];
 
 /// What separates fields, the likeliest first.
 const SEPARATORS: [u8; 4] = *b",\t;|";
 
 /// What stands for no value, as pandas reads it.
-const MISSING: [&[u8]; 10] =
-    [b"", b"NA", b"N/A", b"NaN", b"nan", b"null", b"NULL", b"None", b"<NA>", b"n/a"];
+const MISSING: [&[u8]; 19] = [
+    b"",
+    b"NA",
+    b"N/A",
+    b"NaN",
+    b"nan",
+    b"null",
+    b"NULL",
+    b"None",
+    b"<NA>",
+    b"n/a",
+    b"#N/A",
+    b"#N/A N/A",
+    b"#NA",
+    b"-NaN",
+    b"-nan",
+    b"1.#IND",
+    b"-1.#IND",
+    b"1.#QNAN",
+    b"-1.#QNAN",
+];
 
 /// A field of the first record.
 struct First {
@@ -86,10 +108,7 @@ impl TableParser for CsvParser {
         if self.failure.is_some() || bytes.is_empty() {
             return;
         }
-        let mut reader = self.reader.take().unwrap_or_else(|| {
-            let separator = separator_of(&bytes[..bytes.len().min(SNIFF_BYTES)]);
-            ReaderBuilder::new().delimiter(separator).build()
-        });
+        let Some(mut reader) = self.reader.take() else { return self.begin(bytes) };
         self.read(&mut reader, bytes);
         self.reader = Some(reader);
     }
@@ -127,6 +146,19 @@ impl TableParser for CsvParser {
 }
 
 impl CsvParser {
+    /// Takes the first bytes, which tell how the others are to be read.
+    fn begin(&mut self, bytes: &[u8]) {
+        if WIDE_MARKS.iter().any(|mark| bytes.starts_with(mark)) {
+            self.failure = Some("it is in UTF-16".to_owned());
+            return;
+        }
+        let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
+        let separator = separator_of(&bytes[..bytes.len().min(SNIFF_BYTES)]);
+        let mut reader = ReaderBuilder::new().delimiter(separator).build();
+        self.read(&mut reader, bytes);
+        self.reader = Some(reader);
+    }
+
     fn read(&mut self, reader: &mut Reader, mut bytes: &[u8]) {
         // The reader takes an empty input for the end, which this is not.
         while self.failure.is_none() && !bytes.is_empty() {
@@ -195,10 +227,9 @@ impl CsvParser {
             return Err(format!("it has more than {COLUMNS_MAX} columns"));
         }
         let text = String::from_utf8_lossy(field);
-        let text = text.trim_start_matches('\u{feff}');
         let name = match text.trim_ascii() {
             "" => self.names.add(&format!("column {number}"))?,
-            _ => self.names.add(text)?,
+            _ => self.names.add(&text)?,
         };
         let mut column = Column::new(String::new());
         add(&mut column, field, self.length);
@@ -240,7 +271,7 @@ fn add(column: &mut Column, field: &[u8], length: u64) {
 fn plain(text: &str) -> Option<Cell<'_>> {
     match text.bytes().next()? {
         b'0'..=b'9' => number(text).or_else(|| time(text)),
-        b'-' | b'+' | b'.' => number(text),
+        b'-' | b'+' | b'.' | b'i' | b'I' => number(text),
         b't' | b'T' | b'f' | b'F' => {
             let words = ["true", "True", "TRUE", "false", "False", "FALSE"];
             words.contains(&text).then_some(Cell::Boolean)
@@ -251,7 +282,7 @@ fn plain(text: &str) -> Option<Cell<'_>> {
 
 fn number(text: &str) -> Option<Cell<'static>> {
     let number: f64 = text.parse().ok()?;
-    if !number.is_finite() {
+    if number.is_nan() {
         return None;
     }
     let is_whole = text.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'-' | b'+'));
@@ -261,32 +292,6 @@ fn number(text: &str) -> Option<Cell<'static>> {
         return None;
     }
     Some(if is_whole { Cell::Integer(number) } else { Cell::Number(number) })
-}
-
-/// `2026-06-01`, `2026-06-01 12:00:00`, `2026-06-01T12:00:00.5+02:00`.
-pub fn time(text: &str) -> Option<Cell<'_>> {
-    let bytes = text.as_bytes();
-    let digits = |range: std::ops::Range<usize>| -> Option<u32> {
-        let digits = bytes.get(range)?;
-        digits
-            .iter()
-            .all(u8::is_ascii_digit)
-            .then(|| digits.iter().fold(0, |number, digit| number * 10 + u32::from(digit - b'0')))
-    };
-    digits(0..4)?;
-    let (month, day) = (digits(5..7)?, digits(8..10)?);
-    let is_date = bytes[4] == b'-' && bytes[7] == b'-' && (1..=12).contains(&month);
-    if !is_date || !(1..=31).contains(&day) {
-        return None;
-    }
-    if bytes.len() == 10 {
-        return Some(Cell::Date(text));
-    }
-    let (hour, minute) = (digits(11..13)?, digits(14..16)?);
-    let rest = bytes.get(16..)?;
-    let is_time = matches!(bytes[10], b'T' | b' ') && bytes[13] == b':' && hour < 24 && minute < 60;
-    let is_plain = rest.iter().all(|byte| byte.is_ascii_digit() || b":.+-Z".contains(byte));
-    (is_time && is_plain && bytes.len() <= TIME_BYTES_MAX).then_some(Cell::Time(text))
 }
 
 /// Whether the first record names the columns below it: it has names and no values, or a name above values
@@ -437,13 +442,27 @@ mod tests {
         assert_eq!(cell("0"), Some(Cell::Integer(0.0)));
         assert_eq!(cell("-12"), Some(Cell::Integer(-12.0)));
         assert_eq!(cell("1.5e-3"), Some(Cell::Number(0.0015)));
-        assert_eq!(cell("infinity"), None);
-        assert_eq!(cell("2026-13-01"), None);
-        assert_eq!(
-            cell("2026-06-01T12:00:00.5+02:00"),
-            Some(Cell::Time("2026-06-01T12:00:00.5+02:00"))
-        );
-        assert_eq!(cell("2026-06-01T12:00 lunch with ann"), None);
+        assert_eq!(cell("-Infinity"), Some(Cell::Number(f64::NEG_INFINITY)));
+        assert_eq!(cell("2026-06-01"), Some(Cell::Date("2026-06-01")));
+    }
+
+    #[test]
+    fn what_pandas_takes_for_missing_or_infinite_leaves_a_column_of_numbers() {
+        let table = parse(b"a\n1\ninf\n-nan\n#N/A\n3\n+Infinity\n", 100).unwrap();
+        let found = table.columns[0].summary();
+        assert_eq!((found.kind, found.missing, found.distinct), (Kind::Number, Some(2), Some(4)));
+        // JSON has no infinity.
+        assert_eq!((found.min, found.max), (Some(1.into()), None));
+        assert_eq!((found.mean, found.std), (None, None));
+    }
+
+    #[test]
+    fn marks_of_an_encoding_are_no_text() {
+        let table = parse(b"\xef\xbb\xbf\"a\",b\n1,2\n", 100).unwrap();
+        assert_eq!(table.columns[0].name, "a");
+        let wide: Vec<u8> =
+            "\u{feff}a,b\n1,2\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
+        assert!(parse(&wide, 100).unwrap_err().contains("UTF-16"));
     }
 
     #[test]

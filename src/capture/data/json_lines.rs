@@ -12,9 +12,10 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::column::{Cell, Column};
-use super::csv::time;
+use super::csv::BYTE_ORDER_MARK;
 use super::names::{Names, shorten};
 use super::table::{COLUMNS_MAX, Table, TableFormat, TableParser};
+use super::time::time;
 
 /// Bytes of one line. A file with a longer one is taken as bytes.
 const LINE_BYTES_MAX: usize = 16 << 20;
@@ -76,27 +77,36 @@ impl TableParser for JsonLinesParser {
 
 impl JsonLinesParser {
     fn take(&mut self, line: &[u8]) {
+        let is_first = self.rows == 0;
+        let line = line.strip_prefix(BYTE_ORDER_MARK).filter(|_| is_first).unwrap_or(line);
         if line.trim_ascii().is_empty() {
             return;
         }
+        let Err(error) = self.read(line) else { return };
+        if self.failure.is_none()
+            && let Some(line) = without_constants(line)
+            && self.read(&line).is_ok()
+        {
+            return;
+        }
+        // The error's own words may have some of the text in them.
+        let (row, column) = (self.rows + 1, error.column());
+        let why = || format!("row {row}, column {column}: no object of JSON");
+        self.failure.get_or_insert_with(why);
+    }
+
+    /// Reads a row.
+    fn read(&mut self, line: &[u8]) -> serde_json::Result<()> {
         let mut deserializer = serde_json::Deserializer::from_slice(line);
-        let read = deserializer.deserialize_map(Members(self));
-        let values = match read.and_then(|values| deserializer.end().map(|()| values)) {
-            Ok(values) => values,
-            Err(error) => {
-                // The error's own words may have some of the text in them.
-                let (row, column) = (self.rows + 1, error.column());
-                let why = || format!("row {row}, column {column}: no object of JSON");
-                self.failure.get_or_insert_with(why);
-                return;
-            }
-        };
+        let values = deserializer.deserialize_map(Members(self))?;
+        deserializer.end()?;
         self.rows += 1;
         for (column, value) in self.columns.iter_mut().zip(values) {
             if let Some(value) = value {
                 add(column, value.get());
             }
         }
+        Ok(())
     }
 
     /// The column of a member, which may be new.
@@ -183,11 +193,38 @@ fn add(column: &mut Column, json: &str) {
             column.add(time(&text).unwrap_or(Cell::Text(text.len() as u64)), text.as_bytes());
         }
         Ok(Value::Bool(_)) => column.add(Cell::Boolean, json.as_bytes()),
-        // A text with half of a surrogate pair, which is no UTF-8, or a number past what a float holds.
+        // A number past what a float holds, or a text with half of a surrogate pair, which is no UTF-8.
         Ok(Value::Array(_) | Value::Object(_)) | Err(_) => {
-            column.add(Cell::Text(json.len() as u64), json.as_bytes());
+            let number = json.parse().map(Cell::Number);
+            column.add(number.unwrap_or(Cell::Text(json.len() as u64)), json.as_bytes());
         }
     }
+}
+
+/// A line with JSON in place of what Python writes for numbers that JSON does not have: `null` for `NaN`,
+/// and for those that are infinite such as no float can hold. `None` where it has none of these.
+fn without_constants(line: &[u8]) -> Option<Vec<u8>> {
+    const CONSTANTS: [(&[u8], &[u8]); 2] = [(b"NaN", b"null"), (b"Infinity", b"1e999")];
+    let (mut found, mut rest, mut is_text) = (Vec::with_capacity(line.len()), line, false);
+    while let [byte, after @ ..] = rest {
+        let constant = CONSTANTS.iter().find(|(word, _)| !is_text && rest.starts_with(word));
+        if let Some((word, json)) = constant {
+            found.extend_from_slice(json);
+            rest = &rest[word.len()..];
+            continue;
+        }
+        found.push(*byte);
+        rest = after;
+        match (byte, after) {
+            (b'"', _) => is_text = !is_text,
+            (b'\\', [escaped, after @ ..]) if is_text => {
+                found.push(*escaped);
+                rest = after;
+            }
+            _ => {}
+        }
+    }
+    (found != line).then_some(found)
 }
 
 #[cfg(test)]
@@ -259,8 +296,14 @@ mod tests {
     }
 
     #[test]
-    fn what_no_value_can_hold_is_a_text() {
-        let table = parse("{\"a\":\"\\ud800\",\"b\":1e999}\n", 100).unwrap();
-        assert!(table.columns.iter().all(|it| it.summary().kind == Kind::Text), "{table:?}");
+    fn what_python_writes_besides_json_is_read_as_pandas_does() {
+        let text = "\u{feff}{\"a\":NaN,\"b\":-Infinity,\"c\":\"NaN \\\" NaN\",\"d\":[NaN]}\n\
+                    {\"a\":1.5,\"b\":1e999,\"c\":\"\\ud800\"}\n";
+        let table = parse(text, 1_000).unwrap();
+        let found: Vec<_> = table.columns.iter().map(Column::summary).collect();
+        let told: Vec<_> = found.iter().map(|it| (it.kind, it.missing.unwrap())).collect();
+        assert_eq!(told, [(Kind::Number, 1), (Kind::Number, 0), (Kind::Text, 0), (Kind::List, 1)]);
+        assert_eq!((found[1].distinct, found[2].length_min), (Some(2), Some(8)));
+        assert!(parse("{\"a\":NaNa}\n", 100).unwrap_err().contains("row 1, column"));
     }
 }

@@ -15,6 +15,7 @@ mod json_lines;
 mod names;
 mod parquet;
 mod table;
+mod time;
 mod tree;
 mod work;
 
