@@ -243,3 +243,21 @@ fn a_commit_is_checked_out_clean_whatever_the_tree_holds() {
     assert!(error.to_string().contains("bytes, at most 10"), "{error}");
     assert!(!bench.root.join("small").exists());
 }
+
+#[test]
+fn a_commit_of_a_shallow_clone_is_checked_out_as_one() {
+    let bench = Bench::new();
+    let whole = Repository::new(bench.root.join("whole"));
+    whole.write("train.sh", "one\n");
+    whole.commit("first");
+    whole.write("train.sh", "two\n");
+    let second = whole.commit("second");
+    let from = format!("file://{}", whole.path.display());
+    whole.git(&["clone", "--quiet", "--depth", "1", &from, "../shallow"]);
+    let watched = Watched::open(&bench.root.join("shallow")).expect("a repository");
+    let tip = watched.tip("main").expect("a commit");
+    let clean = Repository { path: bench.root.join("clean") };
+    watched.check_out(tip.id, &clean.path, 1 << 20).expect("there is room");
+    assert_eq!(clean.git(&["log", "--format=%H"]).trim(), second);
+    assert_eq!(clean.git(&["status", "--porcelain"]), "");
+}

@@ -152,6 +152,14 @@ impl Watched {
         std::fs::create_dir_all(alternates.parent().expect("it has two"))
             .and_then(|()| std::fs::write(&alternates, line))
             .map_err(GitError::io("write", &alternates))?;
+        // Where the history was cut off, if it was.
+        let shallow = self.repository.commondir().join("shallow");
+        match std::fs::copy(&shallow, made.path().join("shallow")) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(GitError::io("copy", &shallow)(error));
+            }
+            _ => {}
+        }
         // Opened again, as alternates are read once.
         let made = Repository::open(to).map_err(failed("open"))?;
         let object = made.find_object(commit.0, Some(ObjectType::Commit));
