@@ -113,7 +113,7 @@ impl<'a> Directory<'a> {
 /// `Unfit` for a name that is a file and a directory.
 pub(super) fn tree_of(files: &BTreeMap<PathBuf, FileFacts>) -> Result<SourceTree, OpsError> {
     if ENTRY_COUNT_MAX <= files.len() {
-        let why = format!("more than {ENTRY_COUNT_MAX} files in one version");
+        let why = format!("more than {ENTRY_COUNT_MAX} files and directories in one version");
         return Err(unfit(Path::new("."), &why));
     }
     let mut root = Directory::default();

@@ -294,7 +294,8 @@ impl Walk {
             return Err(unfit(path, &format!("its path is longer than {PATH_BYTES_MAX} bytes")));
         }
         if ENTRY_COUNT_MAX <= self.found.tree.entry_count() as usize + 1 {
-            return Err(unfit(path, &format!("more than {ENTRY_COUNT_MAX} files in one version")));
+            let why = format!("more than {ENTRY_COUNT_MAX} files and directories in one version");
+            return Err(unfit(path, &why));
         }
         Ok(())
     }

@@ -20,8 +20,8 @@ use super::names::{ModelName, VersionNumber};
 pub use bytes::ManifestError;
 pub use tensors::{ChunkStarts, FileTensors, PIECE_BYTES, TensorLine};
 
-/// Most entries of one version.
-pub const ENTRY_COUNT_MAX: usize = 1_000_002;
+/// Most entries of one version: a million files, and the directories that they are in.
+pub const ENTRY_COUNT_MAX: usize = 1_100_000;
 /// Deepest entry; the root has depth 0.
 pub const DEPTH_MAX: usize = 64;
 /// Longest path below a version, in bytes.
