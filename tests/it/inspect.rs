@@ -3,10 +3,11 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use serde_json::{Map, Value, json};
 
-use crate::harness::{Bench, Mount, Output, as_user_command, require_root};
+use crate::harness::{Bench, Mount, Output, as_user_command, require_root, setting};
 use crate::python::Python;
 use crate::syscalls::{self, User};
 
@@ -92,6 +93,27 @@ fn a_description_says_what_the_library_of_the_format_says() {
         let on_disk = bench.cli_json(&["inspect", path.to_str().expect("text")]);
         assert_eq!(file["description"], on_disk["description"], "{path:?}");
     }
+}
+
+#[test]
+fn tensors_of_pytorch_are_those_that_pytorch_loads() {
+    let bench = Bench::new();
+    // With its libraries for GPUs PyTorch takes gigabytes: else asked is what it said of the fixtures.
+    let folder = match setting("MODELFS_TEST_TORCH", 0) {
+        0 => fixture("formats"),
+        _ => {
+            let folder = bench.root.join("torch");
+            fs::create_dir(&folder).expect("room for a directory");
+            let python = Python::with("torch", &["torch==2.15.0", "numpy==2.4.6"]);
+            let mut command = Command::new(python.interpreter());
+            Output::of(command.arg(fixture("formats/make_torch.py")).arg(&folder)).ok();
+            folder
+        }
+    };
+    let facts = fs::read(folder.join("torch.json")).expect("facts by file");
+    let facts: Map<String, Value> = serde_json::from_slice(&facts).expect("facts by file");
+    assert_eq!(facts.len(), 5);
+    check_descriptions(&bench, &folder, &facts);
 }
 
 #[test]
