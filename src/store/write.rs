@@ -1,8 +1,8 @@
 //! Writing chunks and manifests: everything is durable before anybody refers to it.
 //!
 //! Chunks go through a pipeline: whoever has the bytes puts them, a worker a core looks each up and
-//! encodes it, and one thread appends them to packs in the order in which they were put, so that
-//! equal input makes equal packs. Memory: some MiB a core, however much is put.
+//! encodes it, one thread appends them to packs in the order in which they were put, so that equal input
+//! makes equal packs, and one makes the packs durable. Memory: some MiB a core, however much is put.
 //! Invariant P2: a manifest is written only after every pack it needs is durable.
 //! Invariant P4: a chunk that is there already counts only after its record, and those of its bases,
 //! were read back and found as they were written: the source may be removed on the word of it.
@@ -31,6 +31,8 @@ const BATCH_PIECES: usize = 128;
 const CHECK_SHARE_MIN: usize = 8;
 /// Batches in flight for each worker.
 const BATCHES_PER_WORKER: usize = 3;
+/// Packs that are full and wait while another is made durable.
+const PACKS_WAITING_MAX: usize = 1;
 
 /// A chunk to store: 1 byte to 16 MiB.
 pub struct Piece {
@@ -283,43 +285,65 @@ fn work(store: &Store, shared: &Shared) {
     }
 }
 
-/// The appender: puts what the workers made into packs, in order.
+/// The appender: puts what the workers made into packs, in order. A pack that is full is closed beside
+/// it: the disk must not make the workers wait.
 fn append(
     store: &Store,
     answers: &Receiver<Option<Receiver<Answer>>>,
 ) -> Result<Written, StoreError> {
-    let mut written = Written::default();
+    thread::scope(|scope| {
+        let (full, to_close) = mpsc::sync_channel(PACKS_WAITING_MAX);
+        let closer = scope.spawn(move || close_all(store, &to_close));
+        let appended = append_to_packs(store, answers, &full);
+        drop(full);
+        // Where packs could not be closed, that is why no more were taken.
+        let stored_bytes = join(closer)?;
+        Ok(Written { stored_bytes, chunks: appended? })
+    })
+}
+
+/// The chunks in the order in which they came; early and with some only, where somebody gave up.
+fn append_to_packs<'a>(
+    store: &'a Store,
+    answers: &Receiver<Option<Receiver<Answer>>>,
+    full: &SyncSender<OpenPack<'a>>,
+) -> Result<Vec<ChunkRef>, StoreError> {
+    let mut chunks = Vec::new();
     let mut open: Option<OpenPack<'_>> = None;
     loop {
         // Whoever puts gave up, or a worker panicked: the pack that is open goes.
-        let Ok(next) = answers.recv() else { return Ok(written) };
+        let Ok(next) = answers.recv() else { return Ok(chunks) };
         let Some(answer) = next else { break };
-        let Ok(done) = answer.recv() else { return Ok(written) };
+        let Ok(done) = answer.recv() else { return Ok(chunks) };
         for Done { chunk, record } in done? {
-            written.chunks.push(chunk);
+            chunks.push(chunk);
             let Some(record) = record else { continue };
             let pack = match &mut open {
                 Some(pack) => pack,
                 none => none.insert(OpenPack::create(&*store.io, &store.layout)?),
             };
             pack.put(&record)?;
-            if PACK_BYTES <= pack.bytes() {
-                close(store, open.take(), &mut written)?;
+            if let Some(pack) = open.take_if(|pack| PACK_BYTES <= pack.bytes())
+                && full.send(pack).is_err()
+            {
+                return Ok(chunks);
             }
         }
     }
-    close(store, open, &mut written)?;
-    Ok(written)
+    if let Some(pack) = open {
+        // Fails only where the closer has stopped, and it says why.
+        let _ = full.send(pack);
+    }
+    Ok(chunks)
 }
 
-fn close(
-    store: &Store,
-    open: Option<OpenPack<'_>>,
-    written: &mut Written,
-) -> Result<(), StoreError> {
-    let Some(open) = open else { return Ok(()) };
-    let pack = open.finish(&store.layout)?;
-    written.stored_bytes += pack.bytes;
-    store.index_pack(&pack);
-    Ok(())
+/// The closer: makes packs durable and known, in order; the bytes that they have.
+fn close_all(store: &Store, full: &Receiver<OpenPack<'_>>) -> Result<u64, StoreError> {
+    let mut stored_bytes = 0;
+    for open in full {
+        let pack = open.finish(&store.layout)?;
+        stored_bytes += pack.bytes;
+        store.index_pack(&pack);
+    }
+    Ok(stored_bytes)
 }
