@@ -9,7 +9,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use jiff::Timestamp;
@@ -21,6 +21,8 @@ use modelfs::ops::{
 };
 use modelfs::sys::identity;
 use modelfs::sys::io::{Io, Real};
+
+use crate::harness;
 
 /// The calls at which a test does something.
 type Hook = dyn Fn(&'static str, &Path) -> io::Result<()> + Send + Sync;
@@ -322,4 +324,43 @@ fn a_draft_has_its_mode_before_it_has_its_name() {
     workspace.draft(&model()).expect("a draft");
     let mode = fs::metadata(store.join("draft/m")).expect("the draft").permissions().mode();
     assert_eq!(mode & 0o7777, 0o775, "{mode:o}");
+}
+
+#[test]
+fn a_pack_that_cannot_be_closed_ends_its_snapshot_and_no_other() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = directory.path().join("store");
+    // How many more directories of packs can be made: each pack here is the first of its own.
+    let left = Arc::new(AtomicUsize::new(usize::MAX));
+    let told = left.clone();
+    let io = Told::io(move |call, path| {
+        let of_a_pack = path.parent().is_some_and(|at| at.ends_with("packs"));
+        if call != "create directory" || !of_a_pack || told.fetch_sub(1, Ordering::SeqCst) != 0 {
+            return Ok(());
+        }
+        fs::remove_dir(path)?;
+        Err(io::Error::from_raw_os_error(libc::EIO))
+    });
+    let workspace = open(&store, io);
+    create_model(&workspace);
+    // Two packs and a part of one, no two MiB alike.
+    let some = harness::noise(1, 1 << 20);
+    let large: Vec<u8> = (0..140).flat_map(|turn| some.iter().map(move |it| it ^ turn)).collect();
+    let path = store.join("draft/m/large");
+    fs::write(&path, &large).expect("room");
+    // The first that is closed is known to the next try.
+    for closed in [0, 1, 1] {
+        left.store(closed, Ordering::SeqCst);
+        let failed = seal(&workspace, "large").expect_err("a pack has no place");
+        assert!(failed.to_string().contains("create"), "{failed}");
+        assert!(fs::read(&path).expect("a full draft") == large, "the draft is as it was");
+        let temporary = fs::read_dir(store.join("tmp")).expect("there").count();
+        assert_eq!(temporary, 0, "no part of a pack is left");
+    }
+    left.store(usize::MAX, Ordering::SeqCst);
+    seal(&workspace, "large").expect("sound");
+    match workspace.run(&owner(), Request::Verify(VerifyOptions { read_data: true }), &NoProgress) {
+        Ok(Report::Verify(report)) => assert!(report.damage.is_empty(), "{:?}", report.damage),
+        other => panic!("{other:?}"),
+    }
 }
