@@ -8,7 +8,7 @@ import sys
 import machine
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-COMMANDS = ("sizes", "speed", "loaders", "scale", "memory", "diff", "peers")
+COMMANDS = ("sizes", "speed", "loaders", "scale", "files", "memory", "diff", "peers")
 
 
 def arguments():
@@ -28,7 +28,7 @@ def arguments():
     ask.add_argument("--models", type=int, default=10_000, help="scale: models")
     ask.add_argument("--versions", type=int, default=100, help="scale: versions of each")
     ask.add_argument("--filler", help="scale: the program of fill.rs, if it is built; else cargo builds it")
-    ask.add_argument("--files", type=int, default=1_000_000, help="scale: files in one version")
+    ask.add_argument("--files", type=int, default=1_000_000, help="scale, files: files in one version")
     ask.add_argument("--seals", type=int, default=1, help="memory: models that are sealed while threads read")
     ask.add_argument("--readers", type=int, default=16, help="memory: threads that read")
     ask.add_argument("--minutes", type=float, default=0, help="memory: and then so long of random work")
