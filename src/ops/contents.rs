@@ -467,20 +467,22 @@ pub(super) fn read_user_metadata(open: &mut OpenFile<'_>) -> Result<Map<String, 
     }
 }
 
-/// Puts bytes that are in memory; the pieces that they became, the last that are put.
-pub(super) fn put_whole(
+/// Puts the text of `metadata.json`; its digest, and the pieces that it became, the last that are put.
+pub(super) fn put_metadata(
     writer: &mut ChunkWriter<'_>,
-    bytes: &[u8],
+    text: impl Read,
     chunking: Chunking,
-) -> Result<RangeFrom<usize>, OpsError> {
-    let mut pieces = Pieces::new(bytes, chunking);
-    let mut first = None;
+) -> Result<(BlobDigest, RangeFrom<usize>), OpsError> {
+    let mut pieces = Pieces::new(text, chunking);
+    let (mut blake3, mut first) = (blake3::Hasher::new(), None);
     let failed = |e| OpsError::file("cut", "metadata.json", e);
     while let Some(piece) = pieces.next_piece().map_err(failed)? {
+        blake3.update(piece);
         let plain = Arc::new(piece.to_vec());
         let (elements, like) = (Elements::Unknown, Like::Nothing);
         let index = writer.put(Piece { plain, elements, like })?;
         first.get_or_insert(index);
     }
-    Ok(first.expect("metadata is never empty")..)
+    let first = first.expect("metadata is never empty");
+    Ok((BlobDigest(*blake3.finalize().as_bytes()), first..))
 }

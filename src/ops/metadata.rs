@@ -1,21 +1,21 @@
 //! `metadata.json`: what a version says of itself, generated when it is sealed.
 
 use std::collections::BTreeSet;
+use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use serde::ser::SerializeMap;
-use serde::{Serialize, Serializer};
+use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use super::{Context, SnapshotOptions, said};
 use crate::capture::{Found, redact};
+use crate::format::canonical;
 use crate::format::hot::Stamp;
 use crate::format::ids::{BlobDigest, DataDigest, TreeDigest, to_hex};
 use crate::format::metadata::{ARTIFACTS, SCHEMA, SUPERSEDES};
 use crate::format::names::VersionNumber;
 use crate::sys::identity;
-use jiff::Timestamp;
-use std::os::unix::ffi::OsStrExt;
 
 /// Data sets by which one version is found: as many as can be declared.
 const DATA_COUNT_MAX: usize = 1_000;
@@ -106,58 +106,69 @@ fn file_line(path: &Path, file: &SealedFile) -> Value {
     line
 }
 
-/// `metadata.json` as it is written: the lines of its files are made one by one, as there may be a
-/// million of them.
-struct Whole<'a, F> {
-    head: &'a Map<String, Value>,
+/// The bytes of `metadata.json`, one line of canonical JSON, as they are read: the lines of its files
+/// are made one by one, as there may be a million of them.
+pub(super) struct Text<F> {
+    /// What comes next, from `at` on.
+    part: Vec<u8>,
+    at: usize,
     files: F,
+    /// What comes after the files; taken with the last of them.
+    end: Vec<u8>,
+    is_first: bool,
 }
 
-impl<'a, F> Serialize for Whole<'a, F>
-where
-    F: Iterator<Item = (&'a Path, &'a SealedFile)> + Clone,
-{
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(None)?;
+impl<'a, F: Iterator<Item = (&'a Path, &'a SealedFile)>> Text<F> {
+    /// Of a version with these files.
+    pub fn new(head: &Value, files: F) -> Self {
+        let head = head.as_object().expect("the head is an object");
         // Canonical: sorted by name.
-        for (name, member) in self.head.iter().filter(|(name, _)| *name.as_str() < *ARTIFACTS) {
-            map.serialize_entry(name, member)?;
+        let before = members(head.iter().filter(|(name, _)| *name.as_str() < *ARTIFACTS));
+        let after = members(head.iter().filter(|(name, _)| *ARTIFACTS < *name.as_str()));
+        let comma = |members: &str| if members.is_empty() { "" } else { "," };
+        let part = format!("{{{before}{}\"{ARTIFACTS}\":[", comma(&before)).into_bytes();
+        let end = format!("]{}{after}}}\n", comma(&after)).into_bytes();
+        Self { part, at: 0, files, end, is_first: true }
+    }
+
+    fn next_part(&mut self) {
+        self.at = 0;
+        let Some((path, file)) = self.files.next() else {
+            self.part = std::mem::take(&mut self.end);
+            return;
+        };
+        self.part.clear();
+        if !std::mem::take(&mut self.is_first) {
+            self.part.push(b',');
         }
-        map.serialize_entry(ARTIFACTS, &Lines(self.files.clone()))?;
-        for (name, member) in self.head.iter().filter(|(name, _)| *ARTIFACTS < *name.as_str()) {
-            map.serialize_entry(name, member)?;
-        }
-        map.end()
+        self.part.extend_from_slice(canonical::text(&file_line(path, file)).as_bytes());
     }
 }
 
-struct Lines<F>(F);
-
-impl<'a, F> Serialize for Lines<F>
-where
-    F: Iterator<Item = (&'a Path, &'a SealedFile)> + Clone,
-{
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(self.0.clone().map(|(path, file)| file_line(path, file)))
-    }
+/// The members of an object without its braces.
+fn members<'a>(of: impl Iterator<Item = (&'a String, &'a Value)>) -> String {
+    let member = |(name, value): (&String, &Value)| {
+        format!("{}:{}", canonical::text(&json!(name)), canonical::text(value))
+    };
+    of.map(member).collect::<Vec<_>>().join(",")
 }
 
-/// The bytes of `metadata.json`: one line of canonical JSON.
-pub(super) fn encode<'a>(
-    head: &'a Value,
-    files: impl Iterator<Item = (&'a Path, &'a SealedFile)> + Clone,
-) -> Vec<u8> {
-    let head = head.as_object().expect("the head is an object");
-    let whole = serde_json::to_vec(&Whole { head, files });
-    let mut bytes = whole.expect("our types have text keys and finite numbers");
-    bytes.push(b'\n');
-    bytes
+impl<'a, F: Iterator<Item = (&'a Path, &'a SealedFile)>> Read for Text<F> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        if self.at == self.part.len() {
+            self.next_part();
+        }
+        let rest = &self.part[self.at..];
+        let count = rest.len().min(out.len());
+        out[..count].copy_from_slice(&rest[..count]);
+        self.at += count;
+        Ok(count)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::canonical;
 
     #[test]
     fn the_metadata_is_canonical_with_its_files_where_they_belong() {
@@ -170,11 +181,15 @@ mod tests {
             described: None,
         };
         let files = [(Path::new("b"), file(1)), (Path::new("a/\"x"), file(2))];
-        let files = files.iter().map(|(path, file)| (*path, file));
-        let mut head = json!({ "zzz": 1, "aaa": { "z": null, "a": 1.5 }, "message": "why" });
-        let text = encode(&head, files.clone());
-        head[ARTIFACTS] = files.map(|(path, file)| file_line(path, file)).collect();
-        let line = text.strip_suffix(b"\n").expect("it ends in a newline");
-        assert_eq!(canonical::parse_value(line).unwrap(), head);
+        let whole = json!({ "zzz": 1, "aaa": { "z": null, "a": 1.5 }, "message": "why" });
+        for (count, head) in [(2, whole.clone()), (0, whole), (1, json!({})), (2, json!({"b": 1}))]
+        {
+            let files = files.iter().take(count).map(|(path, file)| (*path, file));
+            let (mut text, mut expected) = (Vec::new(), head.clone());
+            Text::new(&head, files.clone()).read_to_end(&mut text).unwrap();
+            expected[ARTIFACTS] = files.map(|(path, file)| file_line(path, file)).collect();
+            let line = text.strip_suffix(b"\n").expect("it ends in a newline");
+            assert_eq!(canonical::parse_value(line).unwrap(), expected);
+        }
     }
 }

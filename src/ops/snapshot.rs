@@ -5,7 +5,6 @@
 
 use std::fs::File;
 use std::io;
-use std::ops::RangeFrom;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,20 +12,19 @@ use std::sync::mpsc;
 
 use jiff::Timestamp;
 use parking_lot::Mutex;
-use serde_json::Value;
 
 use super::contents::{
-    OpenFile, Sealing, Stored, Tracked, once_closed, put_whole, read_user_metadata,
+    OpenFile, Sealing, Stored, Tracked, once_closed, put_metadata, read_user_metadata,
 };
 use super::gate::{Newcomer, new_access};
-use super::metadata::{self, Facts};
+use super::metadata::{self, Facts, Text};
 use super::retarget::{Must, Wish};
 use super::source::{Root, SourceTree, mtime_from};
 use super::{
     Context, OpsError, Progress, SealStatus, SnapshotOptions, SnapshotReport, Source, Workspace,
     permit, permit_access, said,
 };
-use crate::format::ids::{BlobDigest, ManifestId, TreeDigest};
+use crate::format::ids::{ManifestId, TreeDigest};
 use crate::format::manifest::Manifest;
 use crate::format::names::{At, ModelName, VersionNumber};
 use crate::format::record::{Op, Seal};
@@ -374,7 +372,9 @@ impl Workspace {
         let (user, found) = (stored.user.clone(), &stored.found);
         let facts = Facts { options, context, at, version, supersedes, digest, user, found };
         let head = metadata::head(&facts);
-        let (text_digest, pieces) = self.put_metadata(&mut writer, &head, &stored)?;
+        let files = stored.source.files.iter().zip(&stored.files);
+        let text = Text::new(&head, files.map(|(source, file)| (&*source.path, file)));
+        let (text_digest, pieces) = put_metadata(&mut writer, text, self.store.config().chunking)?;
         let Written { chunks, stored_bytes } = writer.finish()?;
         let data = metadata::data_digests(&head);
         let (mut tree, tensors) = stored.with_chunks(&chunks);
@@ -427,19 +427,6 @@ impl Workspace {
             self.warm_later(&seal.moves);
         }
         Ok(report)
-    }
-
-    /// Puts `metadata.json`; its digest, and the pieces that it became.
-    fn put_metadata(
-        &self,
-        writer: &mut ChunkWriter<'_>,
-        head: &Value,
-        stored: &Stored,
-    ) -> Result<(BlobDigest, RangeFrom<usize>), OpsError> {
-        let files = stored.source.files.iter().zip(&stored.files);
-        let text = metadata::encode(head, files.map(|(source, file)| (&*source.path, file)));
-        let pieces = put_whole(writer, &text, self.store.config().chunking)?;
-        Ok((BlobDigest::of(&text), pieces))
     }
 
     fn ensure_model(&self, context: &Context, name: &ModelName) -> Result<(), OpsError> {

@@ -6,7 +6,7 @@
 //! Memory: some 100 bytes a chunk.
 
 use std::collections::{BTreeMap, HashMap};
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,7 +25,7 @@ use crate::format::pack;
 use crate::inspect::Tensor;
 use crate::ops::ancestor::{Ancestor, Likeness};
 use crate::ops::compose::{FileFacts, tree_of};
-use crate::ops::metadata::{self, Facts, SealedFile};
+use crate::ops::metadata::{self, Facts, SealedFile, Text};
 use crate::ops::tensors::{External, FilePlan};
 use crate::ops::told::Telling;
 use crate::ops::{Context, OpsError, Progress, SnapshotOptions};
@@ -372,7 +372,9 @@ impl Estimator<'_> {
         let (user, found) = (None, &found);
         let facts = Facts { options, context, at, version, supersedes, digest, user, found };
         let head = metadata::head(&facts);
-        let text = metadata::encode(&head, paths.into_iter().zip(&sealed));
+        let mut text = Vec::new();
+        let read = Text::new(&head, paths.into_iter().zip(&sealed)).read_to_end(&mut text);
+        read.expect("it is made in memory");
         let chunk = ChunkRef {
             id: ChunkId::of(&text),
             bytes: u32::try_from(text.len()).unwrap_or(u32::MAX),
