@@ -57,25 +57,32 @@ pub enum ManifestError {
 impl Manifest {
     /// The file's bytes, and their name.
     pub fn encode(&self) -> (Vec<u8>, ManifestId) {
-        let (mut table, mut body) = (Vec::new(), Vec::new());
-        let mut put = |kind, plain: &[u8]| {
-            let before = body.len();
-            write_frames(plain, &mut body);
-            put_line(&mut table, kind, plain.len(), body.len() - before);
-        };
-        // One after the other: a million entries have 72 MB.
-        put(METADATA, &self.metadata_bytes());
-        put(ENTRIES, &encode_entries(&self.tree));
-        put(NAMES, &self.tree.names);
-        put(CHUNKS, &encode_chunks(&self.tree.chunks));
         let tensors::Section { plain_bytes, stored } = &self.tensors;
+        let section_count = SECTIONS.len() + usize::from(*plain_bytes != 0);
+        let body_at = MAGIC.len() + section_count * SECTION_LINE_BYTES;
+        let mut bytes = vec![0; body_at];
+        let mut table = MAGIC.to_vec();
+        let mut put = |kind, write: &mut dyn FnMut(&mut FrameWriter<'_>)| {
+            let before = bytes.len();
+            let mut frames = FrameWriter::new(&mut bytes);
+            write(&mut frames);
+            let plain_bytes = frames.finish();
+            put_line(&mut table, kind, plain_bytes, bytes.len() - before);
+        };
+        // Line by line: a million entries have 72 MB.
+        put(METADATA, &mut |frames| frames.put(&self.metadata_bytes()));
+        put(ENTRIES, &mut |frames| {
+            self.tree.entries.iter().for_each(|entry| frames.put(&entry_line(entry)));
+        });
+        put(NAMES, &mut |frames| frames.put(&self.tree.names));
+        put(CHUNKS, &mut |frames| {
+            self.tree.chunks.iter().for_each(|chunk| frames.put(&chunk_line(chunk)));
+        });
         if *plain_bytes != 0 {
-            body.extend_from_slice(stored);
+            bytes.extend_from_slice(stored);
             put_line(&mut table, TENSORS, *plain_bytes, stored.len());
         }
-        let mut bytes = MAGIC.to_vec();
-        bytes.extend_from_slice(&table);
-        bytes.extend_from_slice(&body);
+        bytes[..body_at].copy_from_slice(&table);
         let id = ManifestId::of(&bytes);
         (bytes, id)
     }
@@ -95,7 +102,7 @@ impl Manifest {
     /// Says what is not as it must be; nothing is allocated on the word of a damaged length.
     pub fn parse(bytes: &[u8]) -> Result<Self, ManifestError> {
         let ([metadata, entries, names, chunks], tensors) = read_sections(bytes)?;
-        let head: Value = canonical::parse(&metadata)?;
+        let head: Value = canonical::parse(&metadata.read()?)?;
         let field = |name: &str| head.get(name).cloned().unwrap_or(Value::Null);
         let text = |name: &str| field(name).as_str().unwrap_or_default().to_owned();
         let wrong = ManifestError::Section { kind: METADATA, why: "a name or digest is missing" };
@@ -105,13 +112,43 @@ impl Manifest {
             return Err(wrong);
         };
         let entries = decode_entries(&entries)?;
-        let tree = Tree { entries, names, chunks: decode_chunks(&chunks)? };
-        check_tree(&tree)?;
+        let tree = Tree { entries, names: names.read()?, chunks: decode_chunks(&chunks)? };
         let manifest = Self { model, version, digest, metadata: field("metadata"), tree, tensors };
-        if manifest.tree.digest() != digest {
-            return Err(ManifestError::Digest);
-        }
+        manifest.check()?;
         Ok(manifest)
+    }
+
+    /// Sees to it that `bytes` would be parsed as this manifest, without making a second one of them.
+    ///
+    /// # Errors
+    /// As [`Manifest::parse`]; `Section` where they would be parsed as another.
+    pub fn check_encoded(&self, bytes: &[u8]) -> Result<(), ManifestError> {
+        let ([metadata, entries, names, chunks], tensors) = read_sections(bytes)?;
+        let head = metadata.read()?;
+        canonical::parse_value(&head)?;
+        entries.check_lines(self.tree.entries.iter().map(entry_line))?;
+        chunks.check_lines(self.tree.chunks.iter().map(chunk_line))?;
+        if head != self.metadata_bytes() {
+            return Err(metadata.is_another());
+        }
+        if names.read()? != self.tree.names {
+            return Err(names.is_another());
+        }
+        if tensors != self.tensors {
+            let why = "it reads back as another";
+            return Err(ManifestError::Section { kind: TENSORS, why });
+        }
+        self.tensors()?;
+        self.check()
+    }
+
+    /// Checks what every manifest keeps to.
+    fn check(&self) -> Result<(), ManifestError> {
+        check_tree(&self.tree)?;
+        match self.tree.digest() == self.digest {
+            true => Ok(()),
+            false => Err(ManifestError::Digest),
+        }
     }
 }
 
@@ -125,21 +162,113 @@ fn put_line(table: &mut Vec<u8>, kind: u32, plain_bytes: usize, stored_bytes: us
 
 /// Writes a section as frames.
 pub(super) fn write_frames(plain: &[u8], body: &mut Vec<u8>) {
-    for frame in plain.chunks(FRAME_BYTES) {
-        let start = body.len();
-        body.extend_from_slice(&[0; 4]);
-        let bytes = frame::put(Effort::General, frame, body);
+    let mut frames = FrameWriter::new(body);
+    frames.put(plain);
+    frames.finish();
+}
+
+/// A section that is being written.
+struct FrameWriter<'a> {
+    body: &'a mut Vec<u8>,
+    /// The plain bytes of the next frame, and how many there were before.
+    frame: Vec<u8>,
+    bytes: usize,
+}
+
+impl<'a> FrameWriter<'a> {
+    fn new(body: &'a mut Vec<u8>) -> Self {
+        Self { body, frame: Vec::new(), bytes: 0 }
+    }
+
+    fn put(&mut self, mut plain: &[u8]) {
+        while FRAME_BYTES <= self.frame.len() + plain.len() {
+            let (first, rest) = plain.split_at(FRAME_BYTES - self.frame.len());
+            self.frame.extend_from_slice(first);
+            self.write();
+            plain = rest;
+        }
+        self.frame.extend_from_slice(plain);
+    }
+
+    fn write(&mut self) {
+        let start = self.body.len();
+        self.body.extend_from_slice(&[0; 4]);
+        let bytes = frame::put(Effort::General, &self.frame, self.body);
         let bytes = u32::try_from(bytes).expect("a frame is at most some MiB");
-        body[start..start + 4].copy_from_slice(&bytes.to_le_bytes());
+        self.body[start..start + 4].copy_from_slice(&bytes.to_le_bytes());
+        self.bytes += self.frame.len();
+        self.frame.clear();
+    }
+
+    /// Writes what is left; the plain bytes of the section.
+    fn finish(mut self) -> usize {
+        if !self.frame.is_empty() {
+            self.write();
+        }
+        self.bytes
     }
 }
 
-/// The four sections that are always there, decoded, and the tensor table as it is.
-fn read_sections(bytes: &[u8]) -> Result<([Vec<u8>; 4], tensors::Section), ManifestError> {
+/// A section as it is stored.
+struct Stored<'a> {
+    kind: u32,
+    frames: &'a [u8],
+    plain_bytes: usize,
+}
+
+impl Stored<'_> {
+    /// All of it, decoded.
+    fn read(&self) -> Result<Vec<u8>, ManifestError> {
+        read_frames(self.kind, self.frames, self.plain_bytes)
+    }
+
+    /// Decodes it frame by frame, and calls `take` with each of its lines.
+    fn read_lines<const LINE_BYTES: usize>(
+        &self,
+        mut take: impl FnMut(&[u8; LINE_BYTES]) -> Result<(), ManifestError>,
+    ) -> Result<(), ManifestError> {
+        let Self { kind, plain_bytes, .. } = *self;
+        if !plain_bytes.is_multiple_of(LINE_BYTES) {
+            return Err(ManifestError::Section { kind, why: "it holds no whole lines" });
+        }
+        let (mut room, mut rest) = (Vec::new(), self.frames);
+        let mut left = plain_bytes;
+        while 0 < left {
+            let start = room.len();
+            room.resize(start + left.min(FRAME_BYTES), 0);
+            rest = read_frame(kind, rest, &mut room[start..])?;
+            left -= room.len() - start;
+            let (lines, cut) = room.as_chunks::<LINE_BYTES>();
+            lines.iter().try_for_each(&mut take)?;
+            let cut = cut.len();
+            room.drain(..room.len() - cut);
+        }
+        check_end(kind, rest)
+    }
+
+    /// Sees to it that it holds exactly these lines.
+    fn check_lines<const LINE_BYTES: usize>(
+        &self,
+        mut expected: impl Iterator<Item = [u8; LINE_BYTES]>,
+    ) -> Result<(), ManifestError> {
+        self.read_lines(|line| match expected.next() {
+            Some(expected) if expected == *line => Ok(()),
+            Some(_) | None => Err(self.is_another()),
+        })?;
+        expected.next().map_or(Ok(()), |_| Err(self.is_another()))
+    }
+
+    fn is_another(&self) -> ManifestError {
+        ManifestError::Section { kind: self.kind, why: "it reads back as another" }
+    }
+}
+
+/// The four sections that are always there, and the tensor table.
+fn read_sections(bytes: &[u8]) -> Result<([Stored<'_>; 4], tensors::Section), ManifestError> {
     let magic = bytes.strip_prefix(&MAGIC).ok_or(ManifestError::Header)?;
     let table_bytes = SECTION_LINE_BYTES * SECTIONS.len();
     let (table, mut body) = magic.split_at_checked(table_bytes).ok_or(ManifestError::Header)?;
-    let mut sections = [const { Vec::new() }; 4];
+    let mut sections = SECTIONS.map(|kind| Stored { kind, frames: &[], plain_bytes: 0 });
     // A frame is never so short and goes on with zstd's magic, so that it is no section's line.
     let tensors_line = match body.split_at_checked(SECTION_LINE_BYTES) {
         Some((line, rest)) if line[..8] == u64::from(TENSORS).to_le_bytes() => {
@@ -148,11 +277,9 @@ fn read_sections(bytes: &[u8]) -> Result<([Vec<u8>; 4], tensors::Section), Manif
         }
         _ => None,
     };
-    for ((kind, line), section) in
-        SECTIONS.into_iter().zip(table.chunks_exact(SECTION_LINE_BYTES)).zip(&mut sections)
-    {
-        let (stored, plain_bytes) = take_section(kind, line, SECTION_BYTES_MAX, &mut body)?;
-        *section = read_frames(kind, stored, plain_bytes)?;
+    for (line, section) in table.chunks_exact(SECTION_LINE_BYTES).zip(&mut sections) {
+        (section.frames, section.plain_bytes) =
+            take_section(section.kind, line, SECTION_BYTES_MAX, &mut body)?;
     }
     let mut tensors = tensors::Section::default();
     if let Some(line) = tensors_line {
@@ -197,101 +324,116 @@ pub(super) fn read_frames(
     mut stored: &[u8],
     bytes: usize,
 ) -> Result<Vec<u8>, ManifestError> {
-    let cut = ManifestError::Section { kind, why: "a frame is cut off" };
     let mut plain = Vec::new();
     while plain.len() < bytes {
-        let Some((length, rest)) = stored.split_first_chunk::<4>() else { return Err(cut) };
-        let length = u32::from_le_bytes(*length) as usize;
-        let Some((frame, rest)) = rest.split_at_checked(length) else { return Err(cut) };
         let start = plain.len();
         plain.resize(bytes.min(start + FRAME_BYTES), 0);
-        frame::load(frame, &mut plain[start..])
-            .map_err(|source| ManifestError::Codec { kind, source })?;
-        stored = rest;
+        stored = read_frame(kind, stored, &mut plain[start..])?;
     }
-    if !stored.is_empty() {
-        return Err(ManifestError::Section { kind, why: "bytes follow its last frame" });
-    }
+    check_end(kind, stored)?;
     Ok(plain)
 }
 
-fn encode_entries(tree: &Tree) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(tree.entries.len() * ENTRY_BYTES);
-    for entry in &tree.entries {
-        let (kind, flags, place, size, digest) = match &entry.node {
-            Node::Directory { first, count } => (DIRECTORY, 0, (*first, *count), 0, [0; 32]),
-            Node::Symlink { target } => (SYMLINK, 0, (target.start, target.end), 0, [0; 32]),
-            Node::File(file) => {
-                let flags = if file.executable { EXECUTABLE } else { 0 };
-                (FILE, flags, (file.chunk_first, file.chunk_count), file.bytes, file.digest.0)
-            }
-        };
-        bytes.extend_from_slice(&[kind, flags, 0, 0]);
-        for number in [entry.name.start, entry.name.end, place.0, place.1, entry.mtime.nanos] {
-            bytes.extend_from_slice(&number.to_le_bytes());
-        }
-        bytes.extend_from_slice(&entry.mtime.seconds.to_le_bytes());
-        bytes.extend_from_slice(&size.to_le_bytes());
-        bytes.extend_from_slice(&digest);
-    }
-    bytes
+/// Decodes the first frame of what is left of a section to exactly `plain`; what is left then.
+fn read_frame<'a>(
+    kind: u32,
+    stored: &'a [u8],
+    plain: &mut [u8],
+) -> Result<&'a [u8], ManifestError> {
+    let cut = ManifestError::Section { kind, why: "a frame is cut off" };
+    let Some((length, rest)) = stored.split_first_chunk::<4>() else { return Err(cut) };
+    let length = u32::from_le_bytes(*length) as usize;
+    let Some((frame, rest)) = rest.split_at_checked(length) else { return Err(cut) };
+    frame::load(frame, plain).map_err(|source| ManifestError::Codec { kind, source })?;
+    Ok(rest)
 }
 
-fn decode_entries(bytes: &[u8]) -> Result<Vec<Entry>, ManifestError> {
-    let count = bytes.len() / ENTRY_BYTES;
-    if !bytes.len().is_multiple_of(ENTRY_BYTES) || count == 0 {
-        return Err(ManifestError::Section { kind: ENTRIES, why: "it holds no whole entries" });
+fn check_end(kind: u32, rest: &[u8]) -> Result<(), ManifestError> {
+    match rest {
+        [] => Ok(()),
+        _ => Err(ManifestError::Section { kind, why: "bytes follow its last frame" }),
+    }
+}
+
+fn entry_line(entry: &Entry) -> [u8; ENTRY_BYTES] {
+    let (kind, flags, place, size, digest) = match &entry.node {
+        Node::Directory { first, count } => (DIRECTORY, 0, (*first, *count), 0, [0; 32]),
+        Node::Symlink { target } => (SYMLINK, 0, (target.start, target.end), 0, [0; 32]),
+        Node::File(file) => {
+            let flags = if file.executable { EXECUTABLE } else { 0 };
+            (FILE, flags, (file.chunk_first, file.chunk_count), file.bytes, file.digest.0)
+        }
+    };
+    let mut line = [0; ENTRY_BYTES];
+    line[..2].copy_from_slice(&[kind, flags]);
+    let numbers = [entry.name.start, entry.name.end, place.0, place.1, entry.mtime.nanos];
+    for (out, number) in line[4..24].chunks_exact_mut(4).zip(numbers) {
+        out.copy_from_slice(&number.to_le_bytes());
+    }
+    line[24..32].copy_from_slice(&entry.mtime.seconds.to_le_bytes());
+    line[32..40].copy_from_slice(&size.to_le_bytes());
+    line[40..].copy_from_slice(&digest);
+    line
+}
+
+fn parse_entry(line: &[u8; ENTRY_BYTES]) -> Option<Entry> {
+    let (first, second) = (u32_at(line, 12), u32_at(line, 16));
+    let digest = line[40..].try_into().expect("the rest of an entry is a digest");
+    let (bytes, digest) = (u64_at(line, 32), BlobDigest(digest));
+    let node = match line[..4] {
+        [DIRECTORY, 0, 0, 0] => Node::Directory { first, count: second },
+        [SYMLINK, 0, 0, 0] => Node::Symlink { target: first..second },
+        [FILE, flags @ (0 | EXECUTABLE), 0, 0] => Node::File(FileEntry {
+            executable: flags == EXECUTABLE,
+            bytes,
+            digest,
+            chunk_first: first,
+            chunk_count: second,
+        }),
+        _ => return None,
+    };
+    let mtime = Mtime { nanos: u32_at(line, 20), seconds: u64_at(line, 24).cast_signed() };
+    Some(Entry { name: u32_at(line, 4)..u32_at(line, 8), mtime, node })
+}
+
+fn decode_entries(stored: &Stored<'_>) -> Result<Vec<Entry>, ManifestError> {
+    let count = stored.plain_bytes / ENTRY_BYTES;
+    if count == 0 {
+        return Err(ManifestError::Section { kind: ENTRIES, why: "it holds no whole lines" });
     }
     if ENTRY_COUNT_MAX < count {
         return Err(ManifestError::Limit { what: "entries", most: ENTRY_COUNT_MAX, found: count });
     }
-    let mut entries = Vec::with_capacity(count);
-    for (index, line) in bytes.chunks_exact(ENTRY_BYTES).enumerate() {
-        let (first, second) = (u32_at(line, 12), u32_at(line, 16));
-        let digest = line[40..].try_into().expect("the rest of an entry is a digest");
-        let (bytes, digest) = (u64_at(line, 32), BlobDigest(digest));
-        let node = match line[..4] {
-            [DIRECTORY, 0, 0, 0] => Node::Directory { first, count: second },
-            [SYMLINK, 0, 0, 0] => Node::Symlink { target: first..second },
-            [FILE, flags @ (0 | EXECUTABLE), 0, 0] => Node::File(FileEntry {
-                executable: flags == EXECUTABLE,
-                bytes,
-                digest,
-                chunk_first: first,
-                chunk_count: second,
-            }),
-            _ => return Err(ManifestError::Entry { index, why: "of an unknown kind" }),
-        };
-        let mtime = Mtime { nanos: u32_at(line, 20), seconds: u64_at(line, 24).cast_signed() };
-        entries.push(Entry { name: u32_at(line, 4)..u32_at(line, 8), mtime, node });
-    }
+    let mut entries = Vec::new();
+    stored.read_lines(|line| {
+        let unknown = ManifestError::Entry { index: entries.len(), why: "of an unknown kind" };
+        entries.push(parse_entry(line).ok_or(unknown)?);
+        Ok(())
+    })?;
     Ok(entries)
 }
 
-fn encode_chunks(chunks: &[ChunkRef]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(chunks.len() * CHUNK_BYTES);
-    for chunk in chunks {
-        bytes.extend_from_slice(chunk.id.as_bytes());
-        bytes.extend_from_slice(&chunk.bytes.to_le_bytes());
-    }
-    bytes
+fn chunk_line(chunk: &ChunkRef) -> [u8; CHUNK_BYTES] {
+    let mut line = [0; CHUNK_BYTES];
+    line[..DIGEST_BYTES].copy_from_slice(chunk.id.as_bytes());
+    line[DIGEST_BYTES..].copy_from_slice(&chunk.bytes.to_le_bytes());
+    line
 }
 
-fn decode_chunks(bytes: &[u8]) -> Result<Vec<ChunkRef>, ManifestError> {
-    if !bytes.len().is_multiple_of(CHUNK_BYTES) {
-        return Err(ManifestError::Section { kind: CHUNKS, why: "it holds no whole lines" });
-    }
-    let chunk = |line: &[u8]| {
+fn decode_chunks(stored: &Stored<'_>) -> Result<Vec<ChunkRef>, ManifestError> {
+    let mut chunks = Vec::new();
+    stored.read_lines(|line: &[u8; CHUNK_BYTES]| {
         let id = ChunkId(line[..DIGEST_BYTES].try_into().expect("a line starts with a digest"));
-        ChunkRef { id, bytes: u32_at(line, DIGEST_BYTES) }
-    };
-    Ok(bytes.chunks_exact(CHUNK_BYTES).map(chunk).collect())
+        chunks.push(ChunkRef { id, bytes: u32_at(line, DIGEST_BYTES) });
+        Ok(())
+    })?;
+    Ok(chunks)
 }
 
 /// Checks M2 and every range, in one pass over the entries.
 fn check_tree(tree: &Tree) -> Result<(), ManifestError> {
     // Depth and length of the path above each entry.
-    let mut above = vec![(0_usize, 0_usize); tree.entries.len()];
+    let mut above = vec![(0_u8, 0_u16); tree.entries.len()];
     let (mut next_entry, mut next_chunk) = (1, 0);
     for (index, entry) in tree.entries.iter().enumerate() {
         let wrong = |why| ManifestError::Entry { index, why };
@@ -300,10 +442,11 @@ fn check_tree(tree: &Tree) -> Result<(), ManifestError> {
             return Err(wrong("its time has more than 999,999,999 nanoseconds"));
         }
         let (depth, path_bytes) = above[index];
-        let path_bytes = path_bytes + entry.name.len() + 1;
-        if DEPTH_MAX < depth || PATH_BYTES_MAX < path_bytes {
+        let path_bytes = usize::from(path_bytes) + entry.name.len() + 1;
+        if DEPTH_MAX < usize::from(depth) || PATH_BYTES_MAX < path_bytes {
             return Err(wrong("its path is too deep or too long"));
         }
+        let below = (depth + 1, u16::try_from(path_bytes).expect("at most 4 KiB"));
         match &entry.node {
             Node::Directory { first, count } => {
                 let end = first.checked_add(*count).ok_or(wrong("its entries do not exist"))?;
@@ -311,7 +454,7 @@ fn check_tree(tree: &Tree) -> Result<(), ManifestError> {
                 if children.start != next_entry || above.len() < children.end {
                     return Err(wrong("its entries are not those that come next"));
                 }
-                above[children.clone()].fill((depth + 1, path_bytes));
+                above[children.clone()].fill(below);
                 check_names(tree, children).map_err(wrong)?;
                 next_entry = end as usize;
             }

@@ -35,6 +35,51 @@ fn a_manifest_is_its_bytes_and_back() {
     assert_eq!(Manifest::parse(&bytes).unwrap(), manifest);
 }
 
+/// Lines of its sections lie across the ends of frames.
+#[test]
+fn a_manifest_of_many_files_is_its_bytes_and_back() {
+    let mut tree = Tree::default();
+    let root = tree.push(b"", Mtime::default(), Node::Directory { first: 0, count: 0 });
+    let count = 120_000_u32;
+    for number in 0..count {
+        let name = format!("f{number:06}");
+        tree.push(name.as_bytes(), Mtime::default(), Tree::file_to_come());
+    }
+    tree.set_children(root, 1..count + 1);
+    for number in 0..count {
+        let id = ChunkId::of(&number.to_le_bytes());
+        let digest = BlobDigest(*id.as_bytes());
+        tree.set_file(EntryIndex(number + 1), false, digest, &[ChunkRef { id, bytes: 4 }]);
+    }
+    let mut manifest = Manifest::new("m".parse().unwrap(), VersionNumber::FIRST, json!({}), tree);
+    let (bytes, _) = manifest.encode();
+    assert_eq!(Manifest::parse(&bytes).unwrap(), manifest);
+    manifest.check_encoded(&bytes).unwrap();
+    let last = manifest.tree.entries.len() - 1;
+    manifest.tree.entries[last].mtime.nanos = 1;
+    assert!(manifest.check_encoded(&bytes).is_err());
+}
+
+#[test]
+fn what_is_encoded_is_checked_against_all_of_a_manifest() {
+    let (bytes, _) = sample().encode();
+    sample().check_encoded(&bytes).unwrap();
+    let check = |what: &str, change: fn(&mut Manifest)| {
+        let mut other = sample();
+        change(&mut other);
+        assert!(other.check_encoded(&bytes).is_err(), "{what}");
+    };
+    check("metadata", |it| it.metadata = json!({"message": "other"}));
+    check("a version", |it| it.version = "v2".parse().unwrap());
+    check("a time", |it| it.tree.entries[1].mtime.nanos += 1);
+    check("an entry more", |it| it.tree.entries.truncate(5));
+    check("an entry less", |it| it.tree.entries.extend_from_within(5..));
+    check("a name", |it| it.tree.names[0] = b'b');
+    check("a chunk", |it| it.tree.chunks[0].bytes += 1);
+    check("a chunk more", |it| it.tree.chunks.truncate(2));
+    check("a chunk less", |it| it.tree.chunks.extend_from_within(2..));
+}
+
 #[test]
 fn a_look_up_finds_each_entry_by_its_path() {
     let manifest = sample();
