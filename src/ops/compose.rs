@@ -10,7 +10,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
-use super::source::{SourceFile, SourceTree, mtime_of};
+use super::source::{SourceTree, mtime_of};
 use super::{OpsError, PlacedFile};
 use crate::format::manifest::{
     DEPTH_MAX, ENTRY_COUNT_MAX, METADATA_NAME, Mtime, Node, PATH_BYTES_MAX, Tree,
@@ -147,11 +147,11 @@ pub(super) fn tree_of(files: &BTreeMap<PathBuf, FileFacts>) -> Result<SourceTree
             match (directory.files.get(name), directory.directories.get(name)) {
                 (Some(_), Some(_)) => return Err(unfit(&place, "it is a file and a directory")),
                 (Some(facts), None) => {
-                    let node = Tree::file_to_come();
-                    let index = found.tree.push(name.as_bytes(), facts.modified, node);
                     let FileFacts { bytes, executable, .. } = *facts;
+                    let node = Tree::file_to_read(executable, bytes);
+                    found.tree.push(name.as_bytes(), facts.modified, node);
                     found.bytes += bytes;
-                    found.files.push(SourceFile { index, path: place, executable, bytes });
+                    found.file_count += 1;
                 }
                 (None, below) => {
                     let below = below.expect("it is one of both");
@@ -213,7 +213,7 @@ mod tests {
         let expected: [&[u8]; 7] =
             [b"", b"metadata.json", b"weights.bin", b"x", b"y", b"z", b"model.bin"];
         assert_eq!(names, expected);
-        assert_eq!((found.bytes, found.files.len(), found.has_user_metadata), (4, 3, false));
+        assert_eq!((found.bytes, found.file_count, found.has_user_metadata), (4, 3, false));
         assert!(composed.open_file(Path::new("x/z")).is_ok());
         assert!(composed.open_file(Path::new("x")).is_err());
     }

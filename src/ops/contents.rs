@@ -7,9 +7,8 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Read, Take};
-use std::ops::{Range, RangeFrom};
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -21,8 +20,8 @@ use serde_json::{Map, Value};
 use super::ancestor::{Ancestor, Known, Likeness};
 use super::digests::FileHasher;
 use super::hot::Movable;
-use super::metadata::{Described, SealedFile};
-use super::source::{SourceFile, SourceTree};
+use super::metadata::{Described, ListedFile};
+use super::source::{Files, SourceFile, SourceTree};
 use super::tensors::{CutTable, EXTERNAL, External, kind_of_file};
 use super::told::Telling;
 use super::{OpsError, Progress, Workspace};
@@ -32,7 +31,7 @@ use crate::format::codec::Elements;
 use crate::format::config::Chunking;
 use crate::format::hot::Stamp;
 use crate::format::ids::{BlobDigest, ChunkId, TreeDigest};
-use crate::format::manifest::{ChunkRef, FileTensors, Tree};
+use crate::format::manifest::{ChunkRef, EntryIndex, FileTensors, Node, Tree};
 use crate::format::names::ModelName;
 use crate::store::hot::{HOT_FILE_BYTES_MIN, stamp_of};
 use crate::store::{ChunkWriter, Like, Piece};
@@ -57,51 +56,78 @@ pub(super) struct Stored {
     /// Its tree has the files' digests, and not yet their chunks.
     pub source: SourceTree,
     pub digest: TreeDigest,
-    pub files: Vec<SealedFile>,
     pub user: Option<Map<String, Value>>,
     /// What the files say of how they were made.
     pub found: Found,
-    /// How each of the files was cut.
+    /// In the order of the files, as are the others.
+    files: Vec<FileRead>,
+    sha256: Vec<[u8; 32]>,
     cuts: Vec<FileCut>,
 }
 
 /// How a file was cut: the chunks that it has, and what its tensors are told by. Small, as there may be
 /// a million of them.
 enum FileCut {
-    /// By these pieces that were put.
-    Pieces(Range<usize>, Option<Box<CutTable>>),
+    /// By so many of the pieces that were put.
+    Pieces(u32, Option<Box<CutTable>>),
     /// As it was before.
-    Known(Vec<ChunkRef>, Option<Box<FileTensors>>),
+    Known(Box<(Vec<ChunkRef>, Option<FileTensors>)>),
 }
 
 impl Stored {
+    /// The list of files for `metadata.json`.
+    pub fn listed(&self) -> impl Iterator<Item = (ListedFile<PathBuf>, Option<&Described>)> {
+        let files = self.source.files().zip(&self.files).zip(&self.sha256);
+        files.map(|((file, read), sha256)| {
+            let (digest, sha256, format) = (self.source.digest(&file), *sha256, read.format);
+            let SourceFile { path, bytes, .. } = file;
+            (ListedFile { path, bytes, digest, format, sha256 }, read.described.as_deref())
+        })
+    }
+
     /// The tree with the chunks of its files, and the tensors of those that have a table, in the
-    /// order of their entries.
-    pub fn with_chunks(&mut self, written: &[ChunkRef]) -> (Tree, Vec<FileTensors>) {
+    /// order of their entries. `metadata.json` has this digest, and the pieces from `metadata_first` on.
+    /// What is kept of the files by themselves goes.
+    pub fn with_chunks(
+        &mut self,
+        written: &[ChunkRef],
+        metadata: BlobDigest,
+        metadata_first: usize,
+    ) -> (Tree, Vec<FileTensors>) {
+        (self.files, self.sha256) = Default::default();
         let mut tree = std::mem::take(&mut self.source.tree);
-        let mut tensors = Vec::new();
-        let cuts = std::mem::take(&mut self.cuts);
-        for ((file, sealed), cut) in self.source.files.iter().zip(&self.files).zip(cuts) {
-            let (chunks, table) = match &cut {
-                FileCut::Pieces(pieces, _) => (&written[pieces.clone()], None),
-                FileCut::Known(chunks, table) => (&chunks[..], table.as_deref().cloned()),
-            };
-            tree.set_file(file.index, file.executable, sealed.digest, chunks);
-            tensors.extend(table.map(|table| FileTensors { file: file.index, ..table }));
-            if let FileCut::Pieces(pieces, Some(table)) = cut {
-                tensors.push(table.into_tensors(file.index, &written[pieces]));
+        let mut cuts = std::mem::take(&mut self.cuts).into_iter();
+        let (mut pieces, mut tensors) = (0..0, Vec::new());
+        for file in (0..tree.entry_count()).map(EntryIndex) {
+            if file == self.source.metadata {
+                tree.set_file(file, false, metadata, &written[metadata_first..]);
+                continue;
+            }
+            let Node::File(_) = tree.entry(file).node else { continue };
+            match cuts.next().expect("each file was cut") {
+                FileCut::Pieces(count, table) => {
+                    pieces = pieces.end..pieces.end + count as usize;
+                    let chunks = &written[pieces.clone()];
+                    tree.set_chunks(file, chunks);
+                    tensors.extend(table.map(|table| table.into_tensors(file, chunks)));
+                }
+                FileCut::Known(known) => {
+                    let (chunks, table) = *known;
+                    tree.set_chunks(file, &chunks);
+                    tensors.extend(table.map(|table| FileTensors { file, ..table }));
+                }
             }
         }
-        tensors.sort_by_key(|of| of.file);
+        assert_eq!(pieces.end, metadata_first, "the metadata comes after all files");
         (tree, tensors)
     }
 
     /// The files that may be moved to the hot ones, once nobody can write to them.
     pub fn movable(&self) -> Vec<Movable> {
-        let files = self.source.files.iter().zip(&self.files);
-        let movable = files.filter_map(|(source, file)| {
-            let (path, digest) = (source.path.clone(), file.digest);
-            Some(Movable { path, digest, sealed: **file.sealed.as_ref()? })
+        let files = self.source.files().zip(&self.files);
+        let movable = files.filter_map(|(file, read)| {
+            let (sealed, digest) = (**read.sealed.as_ref()?, self.source.digest(&file));
+            Some(Movable { path: file.path, digest, sealed })
         });
         movable.collect()
     }
@@ -150,75 +176,85 @@ impl Workspace {
             true => Some(read_user_metadata(open)?),
             false => None,
         };
-        let external = learn_external(&source.files, open)?;
+        let external = learn_external(&source, open)?;
         let ancestor = self.ancestor(progress.model);
         let (mut files, mut cuts) = (Vec::new(), Vec::new());
-        let (digests, telling) = std::thread::scope(|scope| -> Result<_, OpsError> {
+        let (digests, known, telling) = std::thread::scope(|scope| -> Result<_, OpsError> {
             let mut reading = Reading {
                 workspace: self,
                 ancestor: ancestor.as_ref(),
                 external: &external,
                 hasher: FileHasher::start(scope),
+                known: VecDeque::new(),
                 writer,
                 progress,
                 is_draft,
                 telling: Telling::default(),
             };
-            for opened in (Ahead { files: source.files.iter(), open, opened: VecDeque::new() }) {
-                let (file, opened) = opened?;
-                let (read, cut) = reading.read(file, &opened)?;
-                source.tree.set_content(file.index, file.executable, read.digest, read.bytes);
+            let mut ahead = Ahead::new(&source, open);
+            while let Some((file, opened)) = ahead.next(&source)? {
+                let (digest, read, cut) = reading.read(&file, &opened)?;
+                source.tree.set_content(file.index, digest);
                 files.push(read);
                 cuts.push(cut);
             }
-            Ok((reading.hasher.finish(), reading.telling))
+            Ok((reading.hasher.finish(), reading.known, reading.telling))
         })?;
-        let mut digests = digests.into_iter();
-        let sealed = files.into_iter().map(|read: FileRead| {
-            let FileRead { bytes, digest, format, sha256, sealed, described } = read;
-            let sha256 = sha256.or_else(|| digests.next()).expect("one for each file without");
-            SealedFile { bytes, digest, format, sha256, sealed, described }
-        });
-        let files: Vec<SealedFile> = sealed.collect();
-        let found = telling.finish(&files);
+        drop((ancestor, external));
+        let sha256 = merge(digests, known, &cuts);
+        let found = telling.finish(files.iter().filter_map(|read| read.described.as_deref()));
         source.notes.extend(found.notes.iter().cloned());
         let digest = source.tree.digest();
-        Ok(Stored { source, digest, files, user, found, cuts })
+        Ok(Stored { source, digest, user, found, files, sha256, cuts })
     }
 }
 
-/// What reading a file gave.
+/// What reading a file gave, apart from what it holds. Small, as there may be a million of them.
 struct FileRead {
-    bytes: u64,
-    digest: BlobDigest,
+    /// The word for its format.
     format: &'static str,
-    /// `None`: the hasher has it.
-    sha256: Option<[u8; 32]>,
-    /// What the file was, if a lease said that nobody wrote to it and it can become hot.
+    /// What the file was while it was read, if a lease said that nobody wrote to it and it can become
+    /// hot.
     sealed: Option<Box<Stamp>>,
+    /// What it says of itself.
     described: Option<Box<Described>>,
+}
+
+/// The digests of all files, of those that were hashed and those that were `known`.
+fn merge(hashed: Vec<[u8; 32]>, mut known: VecDeque<[u8; 32]>, cuts: &[FileCut]) -> Vec<[u8; 32]> {
+    if known.is_empty() {
+        return hashed;
+    }
+    let mut hashed = hashed.into_iter();
+    let next = |cut: &FileCut| match cut {
+        FileCut::Pieces(..) => hashed.next(),
+        FileCut::Known(_) => known.pop_front(),
+    };
+    cuts.iter().map_while(next).collect()
 }
 
 /// Opens files before it is their turn, so that the disk looks for many of them at a time.
 struct Ahead<'a, 'open> {
-    files: std::slice::Iter<'a, SourceFile>,
+    files: Files,
     open: &'a mut OpenFile<'open>,
-    opened: VecDeque<(&'a SourceFile, File)>,
+    opened: VecDeque<(SourceFile, File)>,
 }
 
-impl<'a> Iterator for Ahead<'a, '_> {
-    type Item = Result<(&'a SourceFile, File), OpsError>;
+impl<'a, 'open> Ahead<'a, 'open> {
+    fn new(source: &SourceTree, open: &'a mut OpenFile<'open>) -> Self {
+        Self { files: Files::of(source), open, opened: VecDeque::new() }
+    }
 
-    fn next(&mut self) -> Option<Self::Item> {
-        for file in self.files.by_ref().take(AHEAD_FILES_MAX - self.opened.len()) {
-            let opened = match (self.open)(&file.path) {
-                Ok(opened) => opened,
-                Err(error) => return Some(Err(OpsError::file("open", &file.path, error))),
-            };
+    /// The next file of the same source.
+    fn next(&mut self, source: &SourceTree) -> Result<Option<(SourceFile, File)>, OpsError> {
+        while self.opened.len() < AHEAD_FILES_MAX {
+            let Some(file) = self.files.next(source) else { break };
+            let opened = (self.open)(&file.path);
+            let opened = opened.map_err(|error| OpsError::file("open", &file.path, error))?;
             at::will_need(&opened, file.bytes.min(AHEAD_BYTES_MAX));
             self.opened.push_back((file, opened));
         }
-        self.opened.pop_front().map(Ok)
+        Ok(self.opened.pop_front())
     }
 }
 
@@ -228,6 +264,8 @@ struct Reading<'a, 'hasher, 'writer> {
     ancestor: Option<&'a Ancestor>,
     external: &'a External,
     hasher: FileHasher<'hasher>,
+    /// SHA-256 of the files that are as they were before.
+    known: VecDeque<[u8; 32]>,
     writer: &'a mut ChunkWriter<'writer>,
     progress: &'a Tracked<'a>,
     is_draft: bool,
@@ -236,7 +274,11 @@ struct Reading<'a, 'hasher, 'writer> {
 
 impl Reading<'_, '_, '_> {
     /// Reads a file that nobody writes to meanwhile (S2).
-    fn read(&mut self, file: &SourceFile, opened: &File) -> Result<(FileRead, FileCut), OpsError> {
+    fn read(
+        &mut self,
+        file: &SourceFile,
+        opened: &File,
+    ) -> Result<(BlobDigest, FileRead, FileCut), OpsError> {
         let failed = |e| OpsError::file("read", &file.path, e);
         let changed = || OpsError::Changed { path: file.path.clone() };
         let before = at::status(opened).map_err(failed)?;
@@ -252,11 +294,12 @@ impl Reading<'_, '_, '_> {
                 return Err(OpsError::DraftBusy { model, paths });
             }
         };
-        let (read, cut) = match self.find_known(file, opened).map_err(failed)? {
-            Some(known) => known,
+        let (digest, bytes, cut) = match self.find_known(file, opened).map_err(failed)? {
+            Some((digest, cut)) => (digest, file.bytes, cut),
             None => self.cut(file, opened)?,
         };
-        let described = self.telling.ask(&file.path, opened, file.bytes, read.format);
+        let format = kind_of_file(&file.path, opened, file.bytes).map_err(failed)?;
+        let described = self.telling.ask(&file.path, opened, file.bytes, format);
         let described = described.map_err(failed)?;
         let after = at::status(opened).map_err(failed)?;
         // In the draft, removing another name of the file moves its ctime, and changes nothing.
@@ -265,7 +308,7 @@ impl Reading<'_, '_, '_> {
             Some(lease) => lease.holds().map_err(failed)?,
             None => true,
         };
-        if read.bytes != before.size || after.size != read.bytes || before.mtime != after.mtime {
+        if bytes != before.size || after.size != bytes || before.mtime != after.mtime {
             return Err(changed());
         }
         if !same_time || !held {
@@ -275,15 +318,15 @@ impl Reading<'_, '_, '_> {
         let is_alone = lease.is_some() && after.nlink == 1 && before.ctime == after.ctime;
         let sealed =
             (is_alone && HOT_FILE_BYTES_MIN <= after.size).then(|| Box::new(stamp_of(&after)));
-        Ok((FileRead { sealed, described, ..read }, cut))
+        Ok((digest, FileRead { format, sealed, described }, cut))
     }
 
     /// The file as the version before has it, if it is the same and all of it is stored and whole.
     fn find_known(
-        &self,
+        &mut self,
         file: &SourceFile,
         opened: &File,
-    ) -> io::Result<Option<(FileRead, FileCut)>> {
+    ) -> io::Result<Option<(BlobDigest, FileCut)>> {
         let known = self
             .ancestor
             .and_then(|ancestor| ancestor.candidate(self.workspace, &file.path, file.bytes));
@@ -297,21 +340,23 @@ impl Reading<'_, '_, '_> {
             return Ok(None);
         }
         self.progress.advance(file.bytes);
-        let format = kind_of_file(&file.path, opened, file.bytes)?;
-        let (bytes, sha256) = (file.bytes, Some(sha256));
-        let read = FileRead { bytes, digest, format, sha256, sealed: None, described: None };
-        Ok(Some((read, FileCut::Known(chunks.to_vec(), table.cloned().map(Box::new)))))
+        self.known.push_back(sha256);
+        Ok(Some((digest, FileCut::Known(Box::new((chunks.to_vec(), table.cloned()))))))
     }
 
-    /// Reads a file to its end, and puts its pieces.
-    fn cut(&mut self, file: &SourceFile, opened: &File) -> Result<(FileRead, FileCut), OpsError> {
+    /// Reads a file to its end, and puts its pieces; its length with its digest.
+    fn cut(
+        &mut self,
+        file: &SourceFile,
+        opened: &File,
+    ) -> Result<(BlobDigest, u64, FileCut), OpsError> {
         let plan = self.external.plan_of(&file.path, opened, file.bytes);
         let plan = plan.map_err(|e| OpsError::file("read", &file.path, e))?;
         let chunking = self.workspace.store.config().chunking;
         let mut likeness = Likeness::new(self.ancestor, &file.path, file.bytes);
         let mut reader = Interruptible(opened);
         let (mut blake3, mut own) = (blake3::Hasher::new(), Vec::new());
-        let (mut bytes, mut pieces) = (0_u64, None);
+        let (mut bytes, mut piece_count) = (0_u64, 0);
         for segment in &plan.segments {
             likeness.enter(&plan, segment);
             let mut pieces_of = PiecesOf::new(&mut reader, segment, chunking);
@@ -326,16 +371,13 @@ impl Reading<'_, '_, '_> {
                 self.progress.advance(plain.len() as u64);
                 let plain = Arc::new(plain);
                 self.hasher.update(&plain);
-                let index = self.writer.put(Piece { plain, elements, like })?;
-                pieces.get_or_insert(index..index).end = index + 1;
+                self.writer.put(Piece { plain, elements, like })?;
+                piece_count += 1;
             }
         }
         self.hasher.end_file();
         let digest = BlobDigest(*blake3.finalize().as_bytes());
-        let format = kind_of_file(&file.path, opened, file.bytes);
-        let format = format.map_err(|e| OpsError::file("read", &file.path, e))?;
-        let read = FileRead { bytes, digest, format, sha256: None, sealed: None, described: None };
-        Ok((read, FileCut::Pieces(pieces.unwrap_or_default(), plan.into_table(own))))
+        Ok((digest, bytes, FileCut::Pieces(piece_count, plan.into_table(own))))
     }
 }
 
@@ -364,9 +406,9 @@ fn digest_if_likely(opened: &File, chunks: &[ChunkRef]) -> io::Result<Option<Blo
 }
 
 /// Looks into the files that speak of tensors in others, before those are cut.
-fn learn_external(files: &[SourceFile], open: &mut OpenFile<'_>) -> Result<External, OpsError> {
+fn learn_external(source: &SourceTree, open: &mut OpenFile<'_>) -> Result<External, OpsError> {
     let mut external = External::default();
-    for file in files.iter().filter(|file| External::is_spoken_of_by(&file.path)) {
+    for file in source.files().filter(|file| External::is_spoken_of_by(&file.path)) {
         let learnt =
             open(&file.path).and_then(|opened| external.learn(&file.path, &opened, file.bytes));
         learnt.map_err(|e| OpsError::file("read", &file.path, e))?;
@@ -467,12 +509,13 @@ pub(super) fn read_user_metadata(open: &mut OpenFile<'_>) -> Result<Map<String, 
     }
 }
 
-/// Puts the text of `metadata.json`; its digest, and the pieces that it became, the last that are put.
+/// Puts the text of `metadata.json`; its digest, and the first of the pieces that it became, the last that
+/// are put.
 pub(super) fn put_metadata(
     writer: &mut ChunkWriter<'_>,
     text: impl Read,
     chunking: Chunking,
-) -> Result<(BlobDigest, RangeFrom<usize>), OpsError> {
+) -> Result<(BlobDigest, usize), OpsError> {
     let mut pieces = Pieces::new(text, chunking);
     let (mut blake3, mut first) = (blake3::Hasher::new(), None);
     let failed = |e| OpsError::file("cut", "metadata.json", e);
@@ -484,5 +527,5 @@ pub(super) fn put_metadata(
         first.get_or_insert(index);
     }
     let first = first.expect("metadata is never empty");
-    Ok((BlobDigest(*blake3.finalize().as_bytes()), first..))
+    Ok((BlobDigest(*blake3.finalize().as_bytes()), first))
 }

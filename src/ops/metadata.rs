@@ -11,7 +11,6 @@ use serde_json::{Map, Value, json};
 use super::{Context, SnapshotOptions, said};
 use crate::capture::{Found, redact};
 use crate::format::canonical;
-use crate::format::hot::Stamp;
 use crate::format::ids::{BlobDigest, DataDigest, TreeDigest, to_hex};
 use crate::format::metadata::{ARTIFACTS, SCHEMA, SUPERSEDES};
 use crate::format::names::VersionNumber;
@@ -20,18 +19,16 @@ use crate::sys::identity;
 /// Data sets by which one version is found: as many as can be declared.
 const DATA_COUNT_MAX: usize = 1_000;
 
-/// A file that was read and stored.
-pub(super) struct SealedFile {
+/// A file of the list of files.
+#[derive(Clone, Copy)]
+pub(super) struct ListedFile<P> {
+    /// Below the version.
+    pub path: P,
     pub bytes: u64,
     pub digest: BlobDigest,
     /// The word for its format.
     pub format: &'static str,
     pub sha256: [u8; 32],
-    /// What the file was while it was read, if a lease said that nobody wrote to it and it can become
-    /// hot.
-    pub sealed: Option<Box<Stamp>>,
-    /// What it says of itself.
-    pub described: Option<Box<Described>>,
 }
 
 /// What a model file says of itself.
@@ -88,8 +85,8 @@ pub(super) fn data_digests(head: &Value) -> Vec<DataDigest> {
 
 /// One line of the list of files. A path that is not UTF-8 is shown as well as can be, and in full
 /// as the hexadecimal digits of its bytes.
-fn file_line(path: &Path, file: &SealedFile) -> Value {
-    let bytes = path.as_os_str().as_bytes();
+fn file_line(file: &ListedFile<impl AsRef<Path>>, described: Option<&Described>) -> Value {
+    let bytes = file.path.as_ref().as_os_str().as_bytes();
     let mut line = json!({
         "path": String::from_utf8_lossy(bytes),
         "size": file.bytes,
@@ -100,7 +97,7 @@ fn file_line(path: &Path, file: &SealedFile) -> Value {
     if std::str::from_utf8(bytes).is_err() {
         line["path_hex"] = json!(to_hex(bytes));
     }
-    if let Some(described) = &file.described {
+    if let Some(described) = described {
         line["details"] = described.details.clone();
     }
     line
@@ -118,8 +115,11 @@ pub(super) struct Text<F> {
     is_first: bool,
 }
 
-impl<'a, F: Iterator<Item = (&'a Path, &'a SealedFile)>> Text<F> {
-    /// Of a version with these files.
+impl<'a, P: AsRef<Path>, F> Text<F>
+where
+    F: Iterator<Item = (ListedFile<P>, Option<&'a Described>)>,
+{
+    /// Of a version with these files, and what they say of themselves.
     pub fn new(head: &Value, files: F) -> Self {
         let head = head.as_object().expect("the head is an object");
         // Canonical: sorted by name.
@@ -133,7 +133,7 @@ impl<'a, F: Iterator<Item = (&'a Path, &'a SealedFile)>> Text<F> {
 
     fn next_part(&mut self) {
         self.at = 0;
-        let Some((path, file)) = self.files.next() else {
+        let Some((file, described)) = self.files.next() else {
             self.part = std::mem::take(&mut self.end);
             return;
         };
@@ -141,7 +141,7 @@ impl<'a, F: Iterator<Item = (&'a Path, &'a SealedFile)>> Text<F> {
         if !std::mem::take(&mut self.is_first) {
             self.part.push(b',');
         }
-        self.part.extend_from_slice(canonical::text(&file_line(path, file)).as_bytes());
+        self.part.extend_from_slice(canonical::text(&file_line(&file, described)).as_bytes());
     }
 }
 
@@ -153,7 +153,10 @@ fn members<'a>(of: impl Iterator<Item = (&'a String, &'a Value)>) -> String {
     of.map(member).collect::<Vec<_>>().join(",")
 }
 
-impl<'a, F: Iterator<Item = (&'a Path, &'a SealedFile)>> Read for Text<F> {
+impl<'a, P: AsRef<Path>, F> Read for Text<F>
+where
+    F: Iterator<Item = (ListedFile<P>, Option<&'a Described>)>,
+{
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         if self.at == self.part.len() {
             self.next_part();
@@ -172,22 +175,21 @@ mod tests {
 
     #[test]
     fn the_metadata_is_canonical_with_its_files_where_they_belong() {
-        let file = |bytes: u64| SealedFile {
+        let file = |path: &'static str, bytes: u64| ListedFile {
+            path,
             bytes,
             digest: BlobDigest::of(&bytes.to_le_bytes()),
             format: "text",
             sha256: [7; 32],
-            sealed: None,
-            described: None,
         };
-        let files = [(Path::new("b"), file(1)), (Path::new("a/\"x"), file(2))];
+        let files = [file("b", 1), file("a/\"x", 2)];
         let whole = json!({ "zzz": 1, "aaa": { "z": null, "a": 1.5 }, "message": "why" });
         for (count, head) in [(2, whole.clone()), (0, whole), (1, json!({})), (2, json!({"b": 1}))]
         {
-            let files = files.iter().take(count).map(|(path, file)| (*path, file));
+            let files = files.into_iter().take(count).map(|file| (file, None));
             let (mut text, mut expected) = (Vec::new(), head.clone());
             Text::new(&head, files.clone()).read_to_end(&mut text).unwrap();
-            expected[ARTIFACTS] = files.map(|(path, file)| file_line(path, file)).collect();
+            expected[ARTIFACTS] = files.map(|(file, told)| file_line(&file, told)).collect();
             let line = text.strip_suffix(b"\n").expect("it ends in a newline");
             assert_eq!(canonical::parse_value(line).unwrap(), expected);
         }

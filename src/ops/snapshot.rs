@@ -53,8 +53,8 @@ impl Drop for SealingGuard<'_> {
 fn check_content(source: &Source, stored: &Stored) -> Result<(), OpsError> {
     let Source::Taken(taken) = source else { return Ok(()) };
     let Some(expected) = taken.content else { return Ok(()) };
-    let names = stored.source.files.iter().map(|file| file.path.clone());
-    if taken.content_of(names.zip(stored.files.iter().map(|file| file.digest))) == expected {
+    let files = stored.source.files().map(|file| (file.path.clone(), stored.source.digest(&file)));
+    if taken.content_of(files) == expected {
         return Ok(());
     }
     Err(OpsError::NotAsPlanned { path: taken.path.clone() })
@@ -295,7 +295,7 @@ impl Workspace {
         progress: &Tracked<'_>,
     ) -> Result<SnapshotReport, OpsError> {
         check_any(options, &source)?;
-        *progress.sealing.total.lock() = (source.bytes, source.files.len() as u64);
+        *progress.sealing.total.lock() = (source.bytes, source.file_count);
         progress.begin("sealing", source.bytes);
         self.give_way(source.bytes);
         self.store.with_chunk_writer(|mut writer| {
@@ -362,28 +362,20 @@ impl Workspace {
         options: &SnapshotOptions,
         mut stored: Stored,
         fingerprint: TreeDigest,
-        mut writer: ChunkWriter<'_>,
+        writer: ChunkWriter<'_>,
         frozen: Option<FrozenDraft>,
     ) -> Result<SnapshotReport, OpsError> {
         self.ensure_model(context, &options.model)?;
         let (version, supersedes) = self.next_version(&options.model)?;
         let at = (self.clock)();
-        let Stored { digest, .. } = stored;
-        let (user, found) = (stored.user.clone(), &stored.found);
+        let (digest, found) = (stored.digest, std::mem::take(&mut stored.found));
+        let (user, found) = (stored.user.take(), &found);
         let facts = Facts { options, context, at, version, supersedes, digest, user, found };
-        let head = metadata::head(&facts);
-        let files = stored.source.files.iter().zip(&stored.files);
-        let text = Text::new(&head, files.map(|(source, file)| (&*source.path, file)));
-        let (text_digest, pieces) = put_metadata(&mut writer, text, self.store.config().chunking)?;
-        let Written { chunks, stored_bytes } = writer.finish()?;
-        let data = metadata::data_digests(&head);
-        let (mut tree, tensors) = stored.with_chunks(&chunks);
-        tree.set_file(stored.source.metadata, false, text_digest, &chunks[pieces]);
-        tree.set_mtime(stored.source.metadata, mtime_from(at.into()));
-        let manifest = Manifest::new(options.model.clone(), version, head, tree);
-        let manifest = manifest.with_tensors(&tensors);
-        assert_eq!(manifest.digest, digest, "the metadata is no part of the tree's digest");
+        let movable = stored.movable();
+        let (manifest, stored_bytes) = self.make_manifest(&facts, &mut stored, writer)?;
+        let data = metadata::data_digests(&manifest.metadata);
         let id = self.store.put_manifest(&manifest)?;
+        drop(manifest);
         if let Some(frozen) = &frozen {
             self.write_intent(&options.model, id, frozen)?;
         }
@@ -406,7 +398,7 @@ impl Workspace {
                     digest,
                     fingerprint,
                     message: options.message.clone(),
-                    files: stored.files.len() as u64,
+                    files: stored.source.file_count,
                     bytes: stored.source.bytes,
                     stored_bytes,
                     follows: supersedes,
@@ -420,13 +412,31 @@ impl Workspace {
         }
         let line = committed?.expect("a version is recorded or refused");
         let mut report = self.report(context, options, version, &stored, stored_bytes, false);
-        let consumed =
-            frozen.and_then(|it| self.consume_draft(&options.model, it, &stored.movable(), id));
+        let consumed = frozen.and_then(|it| self.consume_draft(&options.model, it, &movable, id));
         report.notes.extend(consumed);
         if let Op::Seal(seal) = &line.record.op {
             self.warm_later(&seal.moves);
         }
         Ok(report)
+    }
+
+    /// Stores `metadata.json`, and makes all chunks durable; the manifest, and what the chunks took.
+    fn make_manifest(
+        &self,
+        facts: &Facts<'_>,
+        stored: &mut Stored,
+        mut writer: ChunkWriter<'_>,
+    ) -> Result<(Manifest, u64), OpsError> {
+        let (model, head) = (facts.options.model.clone(), metadata::head(facts));
+        let text = Text::new(&head, stored.listed());
+        let (text_digest, first) = put_metadata(&mut writer, text, self.store.config().chunking)?;
+        let Written { chunks, stored_bytes } = writer.finish()?;
+        let (mut tree, tensors) = stored.with_chunks(&chunks, text_digest, first);
+        drop(chunks);
+        tree.set_mtime(stored.source.metadata, mtime_from(facts.at.into()));
+        let manifest = Manifest::new(model, facts.version, head, tree).with_tensors(&tensors);
+        assert_eq!(manifest.digest, facts.digest, "the metadata is no part of the tree's digest");
+        Ok((manifest, stored_bytes))
     }
 
     fn ensure_model(&self, context: &Context, name: &ModelName) -> Result<(), OpsError> {
@@ -465,7 +475,7 @@ impl Workspace {
             model: options.model.clone(),
             version,
             digest: stored.digest,
-            files: stored.files.len() as u64,
+            files: stored.source.file_count,
             bytes: stored.source.bytes,
             stored_bytes,
             ms: u64::try_from(elapsed).unwrap_or(0),

@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read};
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -17,6 +18,7 @@ use serde_json::{Map, Value};
 use super::compose::Composed;
 use super::{OpsError, Source};
 use crate::capture::record;
+use crate::format::ids::BlobDigest;
 use crate::format::manifest::{
     DEPTH_MAX, ENTRY_COUNT_MAX, EntryIndex, METADATA_NAME, Mtime, Node, PATH_BYTES_MAX, Tree,
 };
@@ -37,7 +39,6 @@ pub(super) struct SourceFile {
     pub index: EntryIndex,
     /// Below the source.
     pub path: PathBuf,
-    pub executable: bool,
     pub bytes: u64,
 }
 
@@ -45,14 +46,68 @@ pub(super) struct SourceFile {
 #[derive(Debug, Default)]
 pub(super) struct SourceTree {
     pub tree: Tree,
-    /// In the order of their entries.
-    pub files: Vec<SourceFile>,
+    /// `metadata.json` left out.
+    pub file_count: u64,
     /// Where the generated `metadata.json` goes.
     pub metadata: EntryIndex,
     /// The source has a `metadata.json` of its own: it becomes part of the generated one.
     pub has_user_metadata: bool,
     pub notes: Vec<String>,
     pub bytes: u64,
+}
+
+impl SourceTree {
+    /// Its files, in the order of their entries.
+    pub fn files(&self) -> impl Iterator<Item = SourceFile> + '_ {
+        let mut files = Files::of(self);
+        std::iter::from_fn(move || files.next(self))
+    }
+
+    /// The digest of a file that was read.
+    pub fn digest(&self, file: &SourceFile) -> BlobDigest {
+        match &self.tree.entry(file.index).node {
+            Node::File(read) => read.digest,
+            Node::Directory { .. } | Node::Symlink { .. } => unreachable!("only files are listed"),
+        }
+    }
+}
+
+/// Goes along the files of a source, in the order of their entries. There may be a million of them: none is
+/// kept, and its tree may be told what they hold meanwhile.
+pub(super) struct Files {
+    /// Entries that are still to come, by directory, and the path of that.
+    pending: VecDeque<(Range<u32>, PathBuf)>,
+}
+
+impl Files {
+    pub fn of(source: &SourceTree) -> Self {
+        let root = (source.tree.children(EntryIndex::ROOT), PathBuf::new());
+        Self { pending: VecDeque::from([root]) }
+    }
+
+    /// The next file of the same source.
+    pub fn next(&mut self, source: &SourceTree) -> Option<SourceFile> {
+        let tree = &source.tree;
+        loop {
+            let (children, directory) = self.pending.front_mut()?;
+            let Some(index) = children.next().map(EntryIndex) else {
+                self.pending.pop_front();
+                continue;
+            };
+            let path = |directory: &Path| directory.join(OsStr::from_bytes(tree.name(index)));
+            match &tree.entry(index).node {
+                Node::Directory { .. } => {
+                    let path = path(directory);
+                    self.pending.push_back((tree.children(index), path));
+                }
+                Node::File(file) if index != source.metadata => {
+                    let path = path(directory);
+                    return Some(SourceFile { index, path, bytes: file.bytes });
+                }
+                Node::File(_) | Node::Symlink { .. } => {}
+            }
+        }
+    }
 }
 
 /// Where a snapshot's files come from.
@@ -261,10 +316,11 @@ impl Walk {
             }
             EntryKind::File => {
                 self.note_special(&path, status.mode);
-                let index = self.found.tree.push(name, time, Tree::file_to_come());
                 let executable = status.mode & EXECUTE != 0;
+                let node = Tree::file_to_read(executable, status.size);
+                self.found.tree.push(name, time, node);
                 self.found.bytes += status.size;
-                self.found.files.push(SourceFile { index, path, executable, bytes: status.size });
+                self.found.file_count += 1;
             }
             EntryKind::Symlink => {
                 let Some(directory) = directory else {
@@ -438,7 +494,7 @@ mod tests {
                 fs::write(root.join("w"), "1").unwrap();
                 fs::write(root.join(place), bytes).unwrap();
             });
-            found.unwrap().files.len()
+            found.unwrap().file_count
         };
         assert_eq!(names(&record::encode(&captured()), record::NAME), 1);
         assert_eq!(names(&record::encode(&captured()), "d/modelfs-run.json"), 2);
@@ -459,7 +515,7 @@ mod tests {
         let names: Vec<_> = found.tree.entries().map(|(index, _)| found.tree.name(index)).collect();
         let expected: [&[u8]; 7] = [b"", b"a", b"b", b"metadata.json", b"z", b"x", b"y"];
         assert_eq!(names, expected);
-        assert_eq!((found.metadata, found.bytes, found.files.len()), (EntryIndex(3), 4, 3));
+        assert_eq!((found.metadata, found.bytes, found.file_count), (EntryIndex(3), 4, 3));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use super::metadata::{Described, SealedFile};
+use super::metadata::Described;
 use super::said;
 use super::tensors::describe_file;
 use crate::capture::{Finder, Found};
@@ -45,11 +45,11 @@ impl Telling {
         Ok(described)
     }
 
-    /// What `files`, all of them, say of how they were made. What the one model among them takes and gives
-    /// is told by its graph rather than by a file beside it.
-    pub fn finish(self, files: &[SealedFile]) -> Found {
+    /// What the files, which said all this of themselves, say of how they were made. What the one model among
+    /// them takes and gives is told by its graph rather than by a file beside it.
+    pub fn finish<'a>(self, described: impl Iterator<Item = &'a Described>) -> Found {
         let mut found = self.finder.finish();
-        let told = files.iter().filter_map(|file| file.described.as_ref()?.interface.as_ref());
+        let told = described.filter_map(|described| described.interface.as_ref());
         if let [interface] = told.take(2).collect::<Vec<_>>()[..] {
             found.members.insert("interface".to_owned(), interface.clone());
         }

@@ -132,17 +132,29 @@ impl Tree {
         self.entries[directory.at()].node = Node::Directory { first, count };
     }
 
-    /// Says what a file holds, before its chunks are known: `set_file` follows.
-    pub fn set_content(
-        &mut self,
-        file: EntryIndex,
-        executable: bool,
-        digest: BlobDigest,
-        bytes: u64,
-    ) {
-        let (chunk_first, chunk_count) = (0, 0);
-        let entry = FileEntry { executable, bytes, digest, chunk_first, chunk_count };
-        self.entries[file.at()].node = Node::File(entry);
+    /// Says what a file holds, before its chunks are known: `set_chunks` follows.
+    ///
+    /// # Panics
+    /// When the entry is no file.
+    pub fn set_content(&mut self, file: EntryIndex, digest: BlobDigest) {
+        self.file_mut(file).digest = digest;
+    }
+
+    /// Says what chunks a file of a known content has. Files may be set in any order, each once.
+    ///
+    /// # Panics
+    /// When the entry is no file, or one of another length.
+    pub fn set_chunks(&mut self, file: EntryIndex, chunks: &[ChunkRef]) {
+        let FileEntry { executable, digest, bytes, .. } = *self.file_mut(file);
+        self.set_file(file, executable, digest, chunks);
+        assert_eq!(self.file_mut(file).bytes, bytes, "its chunks are all of a file");
+    }
+
+    fn file_mut(&mut self, index: EntryIndex) -> &mut FileEntry {
+        match &mut self.entries[index.at()].node {
+            Node::File(file) => file,
+            Node::Directory { .. } | Node::Symlink { .. } => panic!("entry {} is no file", index.0),
+        }
     }
 
     /// Says what a file holds. Files may be set in any order, each once.
@@ -168,9 +180,14 @@ impl Tree {
 
     /// A file of which nothing is known yet; `set_file` follows.
     pub fn file_to_come() -> Node {
+        Self::file_to_read(false, 0)
+    }
+
+    /// A file of which no more is known yet; `set_content` or `set_file` follows.
+    pub fn file_to_read(executable: bool, bytes: u64) -> Node {
         let digest = BlobDigest([0; 32]);
         let (chunk_first, chunk_count) = (0, 0);
-        Node::File(FileEntry { executable: false, bytes: 0, digest, chunk_first, chunk_count })
+        Node::File(FileEntry { executable, bytes, digest, chunk_first, chunk_count })
     }
 
     /// Number of entries, the root among them.
@@ -270,6 +287,17 @@ impl Tree {
 
     /// Puts the chunks in the order of their files (M2).
     fn order_chunks(&mut self) {
+        let mut next = 0;
+        let is_next = |entry: &Entry| match &entry.node {
+            Node::File(file) => {
+                let first = std::mem::replace(&mut next, file.chunk_first + file.chunk_count);
+                file.chunk_first == first
+            }
+            Node::Directory { .. } | Node::Symlink { .. } => true,
+        };
+        if self.entries.iter().all(is_next) && next as usize == self.chunks.len() {
+            return;
+        }
         let mut ordered = Vec::with_capacity(self.chunks.len());
         for entry in &mut self.entries {
             let Node::File(file) = &mut entry.node else { continue };

@@ -126,8 +126,8 @@ impl Candidate {
         }
         match Root::open(&root.join(&self.path)).and_then(|folder| folder.walk()) {
             Ok(walked) => {
-                let walked = walked.files.iter().map(|file| &*file.path);
-                self.is_listed = walked.collect::<BTreeSet<_>>() != own;
+                let walked: Vec<PathBuf> = walked.files().map(|file| file.path).collect();
+                self.is_listed = walked.iter().map(|path| &**path).collect::<BTreeSet<_>>() != own;
             }
             Err(error) => self.unfit = Some(error.to_string()),
         }

@@ -25,7 +25,7 @@ use crate::format::pack;
 use crate::inspect::Tensor;
 use crate::ops::ancestor::{Ancestor, Likeness};
 use crate::ops::compose::{FileFacts, tree_of};
-use crate::ops::metadata::{self, Facts, SealedFile, Text};
+use crate::ops::metadata::{self, Facts, ListedFile, Text};
 use crate::ops::tensors::{External, FilePlan};
 use crate::ops::told::Telling;
 use crate::ops::{Context, OpsError, Progress, SnapshotOptions};
@@ -343,10 +343,11 @@ impl Estimator<'_> {
             (name.clone(), FileFacts { bytes, modified: Default::default(), executable })
         });
         let mut source = tree_of(&facts.collect())?;
+        let files: Vec<_> = source.files().collect();
         let mut tree = std::mem::take(&mut source.tree);
-        let (mut paths, mut sealed, mut tensors) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut listed, mut tensors) = (Vec::new(), Vec::new());
         let mut telling = Telling::default();
-        for file in &source.files {
+        for file in &files {
             let candidate = version.files[&file.path];
             let Some(content) = &candidate.scanned.content else { continue };
             tree.set_file(file.index, false, content.digest, &content.chunks);
@@ -361,10 +362,10 @@ impl Estimator<'_> {
                 .open(&candidate.reading.source)
                 .and_then(|opened| telling.ask(&file.path, &opened, bytes, format))
                 .unwrap_or_default();
-            sealed.push(SealedFile { bytes, digest, format, sha256, sealed: None, described });
-            paths.push(&*file.path);
+            listed
+                .push((ListedFile { path: &*file.path, bytes, digest, format, sha256 }, described));
         }
-        let found = telling.finish(&sealed);
+        let found = telling.finish(listed.iter().filter_map(|(_, described)| described.as_deref()));
         let digest = tree.digest();
         let (options, context) = (&version.options, self.context);
         let at = context.now;
@@ -373,7 +374,8 @@ impl Estimator<'_> {
         let facts = Facts { options, context, at, version, supersedes, digest, user, found };
         let head = metadata::head(&facts);
         let mut text = Vec::new();
-        let read = Text::new(&head, paths.into_iter().zip(&sealed)).read_to_end(&mut text);
+        let listed = listed.iter().map(|(file, described)| (*file, described.as_deref()));
+        let read = Text::new(&head, listed).read_to_end(&mut text);
         read.expect("it is made in memory");
         let chunk = ChunkRef {
             id: ChunkId::of(&text),
