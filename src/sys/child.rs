@@ -1,8 +1,8 @@
 //! A command that ends: it has a process group of its own, a time limit, and its output is kept in part.
 //!
-//! Invariant P1: when `run` returns, every process of the command's group was killed, however the command
-//! ended. (One that left the group by itself goes its own way, and is not waited for.)
-//! Invariant P2: the command itself is killed where this program is, while `run` is at work.
+//! Invariant P1: when `run` returns, nothing that the command started is alive, however the command ended and
+//! wherever that went (`keeper` says who is the exception).
+//! Invariant P2: so it is soon after this program has ended, however, while `run` is at work.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -16,11 +16,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::sys::prctl::set_pdeathsig;
-use nix::sys::signal::{Signal, killpg};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
-use nix::unistd::{Pid, getpid, getppid};
+use nix::unistd::{Pid, getpid};
 use parking_lot::Mutex;
+
+use super::keeper;
 
 /// How long the end of the output is waited for once the group is gone.
 const OUTPUT_TIME_MAX: Duration = Duration::from_secs(1);
@@ -130,7 +131,7 @@ impl Tail {
 pub fn run(options: &CommandOptions, begun: impl FnOnce(Interrupt)) -> io::Result<CommandReport> {
     let started = Instant::now();
     let mut command = Command::new(&options.program);
-    end_with_us(&mut command);
+    keep_with_us(&mut command);
     let mut child = command
         .args(&options.arguments)
         .current_dir(&options.directory)
@@ -141,7 +142,8 @@ pub fn run(options: &CommandOptions, begun: impl FnOnce(Interrupt)) -> io::Resul
         .stderr(Stdio::piped())
         .process_group(0)
         .spawn()?;
-    let group = Pid::from_raw(i32::try_from(child.id()).map_err(io::Error::other)?);
+    // The keeper, which leads the group.
+    let leader = Pid::from_raw(i32::try_from(child.id()).map_err(io::Error::other)?);
     let (sender, events) = sync_channel(EVENT_COUNT_MAX);
     begun(Interrupt(sender.clone()));
     let tail = |log| {
@@ -153,19 +155,18 @@ pub fn run(options: &CommandOptions, begun: impl FnOnce(Interrupt)) -> io::Resul
     keep(out, vec![Arc::clone(&stdout), Arc::clone(&output)], sender.clone());
     keep(err, vec![Arc::clone(&output)], sender.clone());
     thread::spawn(move || {
-        wait_unreaped(group);
+        wait_unreaped(leader);
         drop(sender.try_send(Event::Ended));
     });
     let mut open_streams = 2;
     let early = wait_for_end(&events, started + options.time_max, &mut open_streams);
     if early.is_some() && !options.grace.is_zero() {
-        let _ = killpg(group, Signal::SIGTERM);
+        let _ = killpg(leader, Signal::SIGTERM);
         let limit = Instant::now() + options.grace;
         while wait_for_end(&events, limit, &mut open_streams) == Some(Ending::Interrupted) {}
     }
-    // The leader was not reaped yet, so that its number still stands for this group and no other. Who took
-    // on another user meanwhile is not ours to end.
-    let _ = killpg(group, Signal::SIGKILL);
+    // It was not reaped yet, so that its number still stands for it and no other.
+    let _ = kill(leader, keeper::END);
     let status = child.wait()?;
     let duration = started.elapsed();
     let limit = Instant::now() + OUTPUT_TIME_MAX;
@@ -184,19 +185,14 @@ pub fn run(options: &CommandOptions, begun: impl FnOnce(Interrupt)) -> io::Resul
     Ok(CommandReport { ending, duration, stdout, output, output_bytes })
 }
 
-/// Has a command killed when the thread that starts it ends (P2).
-fn end_with_us(command: &mut Command) {
+/// Has a command kept by a process that ends what it leaves behind, when it ends and when we do (P1, P2).
+fn keep_with_us(command: &mut Command) {
     let ours = getpid();
-    let ask = move || {
-        set_pdeathsig(Signal::SIGKILL)?;
-        // Whoever died before that has told nobody.
-        if getppid() == ours { Ok(()) } else { Err(io::Error::from(Errno::ESRCH)) }
-    };
-    // SAFETY: between fork and exec it makes two system calls, and allocates nothing.
-    unsafe { command.pre_exec(ask) };
+    // SAFETY: it is called between fork and exec, and makes system calls only.
+    unsafe { command.pre_exec(move || keeper::stand_between(ours)) };
 }
 
-/// Waits until the leader has ended, the time is up, or somebody says so; `None` for the first.
+/// Waits until the command and its keeper have ended, the time is up, or somebody says so; `None` for the first.
 fn wait_for_end(
     events: &Receiver<Event>,
     limit: Instant,
@@ -330,21 +326,21 @@ mod tests {
         );
     }
 
-    #[test]
-    fn nothing_of_the_group_is_left_behind() {
-        // The one left behind holds the output open, and would for long.
-        let report = result("sleep 1000 & echo $!; exit 0");
+    /// Runs a script that tells of a process that it leaves behind; that is gone then.
+    fn leaves_nothing(script: &str) {
+        let report = result(script);
         assert_eq!(report.ending, Ending::Exit(0));
         let pid: u32 = String::from_utf8(report.stdout).unwrap().trim().parse().unwrap();
-        // It was killed; whoever inherits it takes a moment to notice.
-        while is_alive(pid) && !is_dead(pid) {
-            thread::yield_now();
-        }
+        assert!(!is_alive(pid), "{script}");
     }
 
-    /// Dead, and not noticed yet by its parent.
-    fn is_dead(pid: u32) -> bool {
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status"));
-        status.is_ok_and(|text| text.contains("State:\tZ") || text.contains("State:\tX"))
+    #[test]
+    fn nothing_is_left_behind() {
+        // The ones left behind hold the output open, and would for long.
+        leaves_nothing("sleep 1000 & echo $!; exit 0");
+        leaves_nothing("setsid sleep 1000 & echo $!; exit 0");
+        let detached =
+            "setsid -f env -i sh -c 'setsid -f sleep 1000; echo $$; exec sleep 1000' | head -1";
+        leaves_nothing(detached);
     }
 }

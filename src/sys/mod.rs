@@ -7,6 +7,7 @@ pub mod child;
 pub mod foreground;
 pub mod identity;
 pub mod io;
+pub mod keeper;
 pub mod lease;
 pub mod lock;
 pub mod mount;

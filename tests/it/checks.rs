@@ -1,10 +1,12 @@
 //! `modelfs check`: commands that judge a version, run by whoever asks, recorded by the store.
 
 use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
 
 use serde_json::Value;
 
-use crate::harness::{Bench, Mount, Output, require_root};
+use crate::harness::{Bench, Mount, Output, require_root, wait_for};
 use crate::syscalls::{self, User};
 
 const OWNER: User = User { uid: 4201, gid: 4201, groups: &[4201] };
@@ -128,6 +130,33 @@ run = ["sh", "-c", "exit 7"]
     assert!(of(2)["failures"][0].as_str().unwrap().contains("gave no result"), "{report}");
     assert_eq!(of(3)["failures"][0], "the command exited with 7");
     assert!(!mount.text(".modelfs/history.jsonl").contains("verysecret"));
+}
+
+#[test]
+fn nothing_that_a_command_started_outlives_a_check_that_is_killed() {
+    let mount = measured(&["0.9"]);
+    let suite = r#"
+[[check]]
+name = "detaches"
+run = ["sh", "-c", "setsid -f env -i sh -c 'echo $$ > detached; exec sleep 1000'; echo $$ > begun; sleep 1000"]
+"#;
+    let file = mount.bench.write("suite/checks.toml", suite);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_modelfs"));
+    mount.environment(&mut command);
+    let arguments = ["check", "churn/v1", "--suite", file.to_str().expect("plain")];
+    let mut check = command.args(arguments).spawn().expect("it starts");
+    let begun = ["detached", "begun"].map(|name| {
+        wait_for(name, || {
+            let text = fs::read_to_string(mount.bench.root.join("suite").join(name)).ok()?;
+            text.strip_suffix('\n').map(|pid| PathBuf::from(format!("/proc/{pid}")))
+        })
+    });
+    assert!(begun.iter().all(|process| process.exists()), "{begun:?}");
+    check.kill().expect("it runs");
+    check.wait().expect("it is our child");
+    for process in begun {
+        wait_for("its end", || (!process.exists()).then_some(()));
+    }
 }
 
 #[test]
