@@ -28,8 +28,9 @@ const THREADS_MIN: usize = 4;
 const THREADS_MAX: usize = 64;
 /// Most dead mounts on top of each other that a start removes.
 const DEAD_MOUNTS_MAX: usize = 16;
-/// What the kernel may read ahead; its own limit for FUSE is 128.
-const READ_AHEAD_KIB: u32 = 1_024;
+/// What the kernel may read ahead; its own limit for FUSE is 128. It asks for it in pieces of 1 MiB, so that
+/// as many threads decode where the bytes are wanted.
+const READ_AHEAD_KIB: u32 = 4_096;
 
 /// How to mount.
 #[derive(Clone, Debug)]

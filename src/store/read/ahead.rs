@@ -2,9 +2,10 @@
 //!
 //! Invariant A1: reading ahead changes when a block is decoded, never what a reader gets: what fails
 //! here is dropped without a word, and the reader who needs the block meets the same by itself.
-//! Invariant A2: no thread begins a job unless a core is left for it beside the readers that decode,
-//! the threads at work, and the program that reads: readers decode where the bytes are wanted, which
-//! is less work. Where there are more cores than pieces that the kernel asks for, the threads do the rest.
+//! Invariant A2: no thread begins a job unless a core is left for it beside the readers at work, the
+//! threads at work, and the program that reads: readers decode where the bytes are wanted, which is less
+//! work. The kernel, which reads ahead too, asks for several pieces at a time, and where there are more
+//! cores than those, the threads do the rest. So readers count as many as there were at a time lately.
 //! Memory: at most [`THREADS_MAX`] threads with one buffer of stored bytes each; the blocks count in
 //! the cache's limit. Nothing here knows of files.
 
@@ -12,7 +13,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 
 use parking_lot::{Condvar, Mutex};
@@ -27,6 +28,8 @@ const THREADS_MAX: usize = 16;
 const JOBS_MAX: usize = 512;
 /// Blocks of one job: they are read from disk together, and decoded by one thread.
 const JOB_BLOCKS: u32 = 4;
+/// Reads for which the most readers at a time are remembered, once or twice as long.
+pub(super) const SPAN_READS: u32 = 64;
 
 /// How far a stream of reads has come, in bytes of its file: what lies before is not wanted any more.
 #[derive(Debug, Default)]
@@ -83,7 +86,32 @@ struct Queue {
     jobs: VecDeque<Job>,
     /// Threads with a job.
     working: usize,
+    /// Readers that decode, or wait for who does.
+    readers: usize,
+    /// Most readers at a time, in this span of reads and in the one before.
+    peaks: [usize; 2],
+    /// Reads in this span.
+    reads: u32,
     closing: bool,
+}
+
+impl Queue {
+    fn enter(&mut self) {
+        if self.reads == SPAN_READS {
+            (self.reads, self.peaks) = (0, [self.readers, self.peaks[0]]);
+        }
+        self.reads += 1;
+        self.readers += 1;
+        self.peaks[0] = self.peaks[0].max(self.readers);
+    }
+
+    /// Readers that cores are to be left for. Several come again at once; one alone may take its time.
+    fn readers_expected(&self) -> usize {
+        match self.peaks[0].max(self.peaks[1]) {
+            0 | 1 => self.readers,
+            several => several,
+        }
+    }
 }
 
 /// What readers and the threads know of each other.
@@ -91,8 +119,6 @@ pub struct Pace {
     /// No lock is taken while it is held.
     queue: Mutex<Queue>,
     changed: Condvar,
-    /// Readers that decode now. Falls under the queue's lock, so that no thread misses it.
-    readers: AtomicUsize,
     cores: usize,
 }
 
@@ -101,32 +127,36 @@ impl Pace {
         Self {
             queue: Mutex::default(),
             changed: Condvar::new(),
-            readers: AtomicUsize::new(0),
             // With one core, the program waits while it is read ahead: better than never.
             cores: thread::available_parallelism().map_or(1, usize::from).max(2),
         }
     }
 
-    /// Counts a reader as one that decodes, until the guard is dropped.
-    pub fn enter(&self) -> Decoding<'_> {
-        self.readers.fetch_add(1, Ordering::AcqRel);
-        Decoding(self)
+    /// Counts a reader, until the guard is dropped.
+    pub fn enter(&self) -> Reading<'_> {
+        self.queue.lock().enter();
+        Reading(self)
     }
 
     /// Whether a thread may begin a job (A2).
     fn has_room(&self, queue: &Queue) -> bool {
-        self.readers.load(Ordering::Acquire) + queue.working + 1 < self.cores
+        queue.readers_expected() + queue.working + 1 < self.cores
+    }
+
+    /// Whether readers leave no room for any job, for longer than one read takes.
+    fn is_taken(&self, queue: &Queue) -> bool {
+        1 < queue.readers_expected() && self.cores <= queue.readers_expected() + 1
     }
 }
 
-/// A reader that decodes.
-pub struct Decoding<'a>(&'a Pace);
+/// A reader at work.
+pub struct Reading<'a>(&'a Pace);
 
-impl Drop for Decoding<'_> {
+impl Drop for Reading<'_> {
     fn drop(&mut self) {
-        let queue = self.0.queue.lock();
-        self.0.readers.fetch_sub(1, Ordering::AcqRel);
-        let waits = !queue.jobs.is_empty();
+        let mut queue = self.0.queue.lock();
+        queue.readers -= 1;
+        let waits = !queue.jobs.is_empty() && self.0.has_room(&queue);
         drop(queue);
         if waits {
             self.0.changed.notify_one();
@@ -146,8 +176,12 @@ impl Ahead {
         Self { pace, threads: Mutex::new(None) }
     }
 
-    /// Leaves jobs to the threads; what finds no room in the queue is dropped.
+    /// Leaves jobs to the threads; what finds no room in the queue, or would find no core, is dropped.
     pub fn submit(&self, reader: &Arc<ChunkReader>, jobs: impl Iterator<Item = Job>) {
+        let is_taken = self.pace.is_taken(&self.pace.queue.lock());
+        if is_taken {
+            return;
+        }
         self.start(reader);
         let mut queue = self.pace.queue.lock();
         let room = JOBS_MAX.saturating_sub(queue.jobs.len());

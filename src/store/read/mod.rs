@@ -164,6 +164,7 @@ impl ChunkReader {
         out: &mut [u8],
         usage: Use,
     ) -> Result<usize, StoreError> {
+        let _reading = self.pace.enter();
         let length = (chunk.bytes.saturating_sub(offset) as usize).min(out.len());
         let (mut mine, mut others) = (Vec::new(), Vec::new());
         for mut want in wants(chunk, offset, &mut out[..length], usage) {
@@ -217,7 +218,6 @@ impl ChunkReader {
         if mine.is_empty() {
             return Ok(());
         }
-        let _decoding = self.pace.enter();
         let found = self.find(chunk)?;
         let depth = found.head.bases.depth;
         mine.iter().for_each(|(claim, _)| claim.set_depth(depth));
