@@ -8,7 +8,7 @@ import sys
 import machine
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-COMMANDS = ("sizes", "speed", "loaders", "scale", "files", "memory", "diff", "peers")
+COMMANDS = ("sizes", "speed", "cores", "loaders", "scale", "files", "memory", "diff", "peers")
 
 
 def arguments():
@@ -24,7 +24,7 @@ def arguments():
     ask.add_argument("--out", help="a directory for the tables, as markdown and JSON")
     ask.add_argument("--place", help="where to work; on the file system to compare with")
     ask.add_argument("--targets", help="sizes: JSON of family -> MB to compare with")
-    ask.add_argument("--mib", type=int, default=512, help="speed, memory, diff: size of the large model")
+    ask.add_argument("--mib", type=int, default=512, help="speed, cores, memory, diff: size of the large model")
     ask.add_argument("--models", type=int, default=10_000, help="scale: models")
     ask.add_argument("--versions", type=int, default=100, help="scale: versions of each")
     ask.add_argument("--filler", help="scale: the program of fill.rs, if it is built; else cargo builds it")

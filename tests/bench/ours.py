@@ -67,6 +67,11 @@ class Store:
             machine.unmount(point)
         self.daemon.stderr.close()
 
+    def cpu_seconds(self):
+        """User and system time of the daemon so far."""
+        fields = open(f"/proc/{self.daemon.pid}/stat").read().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def memory(self):
         """Resident bytes of the daemon: now, and the most so far."""
         lines = dict(line.split(":", 1) for line in open(f"/proc/{self.daemon.pid}/status") if ":" in line)
