@@ -6,6 +6,7 @@ use cel::objects::Key;
 use cel::{Context, ExecutionError, Value};
 
 use super::expression::{Expression, parts};
+use super::loops;
 
 /// Longest value that is shown, in characters.
 const SHOWN_MAX: usize = 160;
@@ -38,7 +39,8 @@ pub(super) fn apply(rule: &Expression, context: &Context<'_, '_>) -> (bool, Expl
 fn mismatch(part: &IdedExpr, context: &Context<'_, '_>) -> Option<String> {
     let Expr::Call(call) = &part.expr else { return None };
     let [left, right] = &call.args[..] else { return None };
-    let values = [left, right].map(|side| context.resolve(side).ok().map(|value| show(&value)));
+    let values =
+        [left, right].map(|side| loops::resolve(side, context).ok().map(|value| show(&value)));
     let [Some(one), Some(other)] = values else { return None };
     let name = name_of(left).map(|name| format!("{name} is ")).unwrap_or_default();
     Some(format!("{name}{one}, which does not go together with {other}"))
@@ -60,7 +62,8 @@ fn explain(rule: &Expression, context: &Context<'_, '_>, fulfilled: bool) -> Exp
     if fulfilled && (has_loop(left) || has_loop(right)) {
         return whole();
     }
-    let (Ok(found), Ok(wanted)) = (context.resolve(left), context.resolve(right)) else {
+    let (Ok(found), Ok(wanted)) = (loops::resolve(left, context), loops::resolve(right, context))
+    else {
         return whole();
     };
     // A constant on the left is what is asked for.
@@ -83,7 +86,8 @@ fn has_loop(part: &IdedExpr) -> bool {
 fn culprit<'a>(tree: &'a IdedExpr, context: &Context<'_, '_>) -> &'a IdedExpr {
     match &tree.expr {
         Expr::Call(call) if call.func_name == operators::LOGICAL_AND => {
-            let broken = |part: &&IdedExpr| !matches!(context.resolve(part), Ok(Value::Bool(true)));
+            let broken =
+                |part: &&IdedExpr| !matches!(loops::resolve(part, context), Ok(Value::Bool(true)));
             call.args.iter().find(broken).map_or(tree, |part| culprit(part, context))
         }
         _ => tree,
@@ -147,7 +151,7 @@ fn missing(part: &IdedExpr, context: &Context<'_, '_>) -> Option<String> {
                 return Some(found);
             }
         }
-        return match context.resolve(part) {
+        return match loops::resolve(part, context) {
             Ok(_) => None,
             Err(_) => name_of(part).map(|name| format!("there is no `{name}`")),
         };

@@ -9,8 +9,8 @@ use std::sync::{Arc, OnceLock};
 use cel::common::ast::{EntryExpr, Expr, IdedEntryExpr, IdedExpr, LiteralValue};
 use cel::{Context, Env, ExecutionError, Value};
 
-use super::bounds;
 use super::facts::NAMES;
+use super::{bounds, loops};
 
 /// Longest expression, in bytes.
 pub const EXPRESSION_BYTES_MAX: usize = 2_048;
@@ -109,7 +109,7 @@ impl Expression {
     /// # Errors
     /// Why there is none.
     pub(super) fn evaluate(&self, context: &Context<'_, '_>) -> Result<Value, ExecutionError> {
-        context.resolve(&self.tree)
+        loops::resolve(&self.tree, context)
     }
 
     /// The texts in it: names of roles, checks, formats.
@@ -125,12 +125,14 @@ impl Expression {
 
     /// Whether it looks at `name`.
     pub(super) fn mentions(&self, name: &str) -> bool {
-        let mut found = false;
-        visit(&self.tree, &mut |part| {
-            found |= matches!(&part.expr, Expr::Ident(ident) if ident == name)
-        });
-        found
+        mentions(&self.tree, name)
     }
+}
+
+/// Whether `tree` looks at `name`.
+pub(super) fn mentions(tree: &IdedExpr, name: &str) -> bool {
+    matches!(&tree.expr, Expr::Ident(ident) if ident == name)
+        || parts(tree).into_iter().any(|part| mentions(part, name))
 }
 
 fn offset_of(source: &str, (line, column): (isize, isize)) -> Option<usize> {

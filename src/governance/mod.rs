@@ -12,6 +12,7 @@ mod explain;
 mod expression;
 mod facts;
 mod fault;
+mod loops;
 mod measurement;
 mod pattern;
 mod policy;

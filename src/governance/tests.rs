@@ -48,7 +48,7 @@ fn version(number: u64) -> VersionFacts {
     }
 }
 
-fn facts() -> Facts {
+pub(super) fn facts() -> Facts {
     let approval = |user: &str, uid, role: &str, hours| ApprovalFact {
         user: user.to_owned(),
         uid,
