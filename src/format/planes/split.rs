@@ -3,7 +3,7 @@
 //! Plain loops that the compiler turns into vector instructions: one step gathers [`LANES`] elements
 //! into words on the stack, where they stay in the first-level cache.
 
-use std::ops::{BitOr, Shl};
+use std::ops::{BitOr, Range, Shl};
 
 /// Elements of one step.
 const LANES: usize = 128;
@@ -44,7 +44,7 @@ pub(super) fn split(layout: Layout, plain: &[u8], planes: &mut [u8]) {
         (2, true) => split_2::<1>(plain, planes),
         (4, false) => split_4::<0>(plain, planes),
         (4, true) => split_4::<1>(plain, planes),
-        (8, _) => split_8::<0>(plain, planes),
+        (8, _) => split_8(plain, planes),
         _ => planes.copy_from_slice(plain),
     }
 }
@@ -63,32 +63,85 @@ pub(super) fn join(layout: Layout, planes: &[&[u8]], plain: &mut [u8]) {
     }
 }
 
-/// The loop that splits elements of one width.
-macro_rules! loops {
-    ($split:ident, $word:ty, $width:literal) => {
-        fn $split<const ROTATE: u32>(plain: &[u8], planes: &mut [u8]) {
-            let (elements, _) = plain.as_chunks::<$width>();
-            for (step, elements) in elements.chunks(LANES).enumerate() {
-                let mut words: [$word; LANES] = [0; LANES];
-                for (word, element) in words.iter_mut().zip(elements) {
-                    *word = <$word>::from_le_bytes(*element).rotate_left(ROTATE);
-                }
-                let mut start = step * LANES;
-                for place in 0..$width {
-                    let plane = &mut planes[start..start + elements.len()];
-                    for (byte, word) in plane.iter_mut().zip(&words) {
-                        *byte = (word >> (8 * place)) as u8;
-                    }
-                    start += plain.len() / $width;
-                }
+/// A word and its lower and its higher half.
+trait Halves: Copy {
+    type Half;
+    fn halves(self) -> (Self::Half, Self::Half);
+}
+
+macro_rules! halves {
+    ($word:ty, $half:ty) => {
+        impl Halves for $word {
+            type Half = $half;
+            fn halves(self) -> ($half, $half) {
+                (self as $half, (self >> <$half>::BITS) as $half)
             }
         }
     };
 }
 
-loops!(split_2, u16, 2);
-loops!(split_4, u32, 4);
-loops!(split_8, u64, 8);
+halves!(u16, u8);
+halves!(u32, u16);
+halves!(u64, u32);
+
+/// The inverse of [`pair`].
+fn part<W: Halves>(words: impl Iterator<Item = W>, (low, high): (&mut [W::Half], &mut [W::Half])) {
+    for ((word, low), high) in words.zip(low).zip(high) {
+        (*low, *high) = word.halves();
+    }
+}
+
+/// The bytes for elements `range` in the plane `place`, of `count` each, and in the one after it.
+fn two(
+    planes: &mut [u8],
+    place: usize,
+    count: usize,
+    range: Range<usize>,
+) -> (&mut [u8], &mut [u8]) {
+    let (low, high) = planes[place * count..].split_at_mut(count);
+    (&mut low[range.clone()], &mut high[range])
+}
+
+/// The ranges of the steps that `count` elements are gone through in.
+fn steps(count: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..count).step_by(LANES).map(move |start| start..count.min(start + LANES))
+}
+
+fn split_2<const ROTATE: u32>(plain: &[u8], planes: &mut [u8]) {
+    let (elements, _) = plain.as_chunks::<2>();
+    let count = elements.len();
+    let words = elements.iter().map(|it| u16::from_le_bytes(*it).rotate_left(ROTATE));
+    part(words, two(planes, 0, count, 0..count));
+}
+
+fn split_4<const ROTATE: u32>(plain: &[u8], planes: &mut [u8]) {
+    let (elements, _) = plain.as_chunks::<4>();
+    let count = elements.len();
+    for range in steps(count) {
+        let [mut low, mut high] = [[0_u16; LANES]; 2];
+        let words = elements[range.clone()].iter();
+        let words = words.map(|it| u32::from_le_bytes(*it).rotate_left(ROTATE));
+        part(words, (&mut low, &mut high));
+        part(low.iter().copied(), two(planes, 0, count, range.clone()));
+        part(high.iter().copied(), two(planes, 2, count, range));
+    }
+}
+
+fn split_8(plain: &[u8], planes: &mut [u8]) {
+    let (elements, _) = plain.as_chunks::<8>();
+    let count = elements.len();
+    for range in steps(count) {
+        let [mut low, mut high] = [[0_u32; LANES]; 2];
+        let words = elements[range.clone()].iter().map(|it| u64::from_le_bytes(*it));
+        part(words, (&mut low, &mut high));
+        for (place, half) in [(0, low), (4, high)] {
+            let [mut low, mut high] = [[0_u16; LANES]; 2];
+            part(half.iter().copied(), (&mut low, &mut high));
+            part(low.iter().copied(), two(planes, place, count, range.clone()));
+            part(high.iter().copied(), two(planes, place + 2, count, range.clone()));
+        }
+    }
+}
 
 /// Makes each word of its lower and its higher half. Two planes, then two pairs of them, and so on: that
 /// is what vector instructions interleave, two to four times as fast as a shift for each byte.
