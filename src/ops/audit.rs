@@ -11,6 +11,10 @@ use crate::registry::difference::differences;
 use crate::registry::state::State;
 use crate::store::{Line, StoreError};
 
+/// Longest history that a daemon reads as a whole at its start, by itself: a second, and memory for what it adds
+/// up to.
+const AUDITED_RECORDS_MAX: u64 = 10_000;
+
 /// What came of reading the whole history.
 pub(super) struct Audit {
     /// The record that the checkpoint goes up to, and the key that it is signed with.
@@ -25,6 +29,13 @@ pub(super) struct Audit {
 pub(super) struct Untrue {
     pub place: &'static str,
     pub what: String,
+}
+
+impl Untrue {
+    /// What is wrong and what to do.
+    pub fn words(&self) -> String {
+        format!("{}: no record of the history says so; modelfs repair makes it anew", self.what)
+    }
 }
 
 /// A state that was not made by reading the history.
@@ -53,6 +64,22 @@ impl Believed {
 }
 
 impl Workspace {
+    /// Looks whether the checkpoint that a start believed is what the history adds up to, and says so where
+    /// it is not. Nothing is done where the history was read anyway, or is long: that is left to `verify`.
+    pub(super) fn audit_start(&self) {
+        if self.checkpoints.saved() == 0 || AUDITED_RECORDS_MAX < self.state().head().seq {
+            return;
+        }
+        match self.audit(|_| ()) {
+            Ok(audit) => {
+                for untrue in audit.untrue {
+                    log::error!("{}: {}", untrue.place, untrue.words());
+                }
+            }
+            Err(error) => log::error!("{error}: see modelfs verify"),
+        }
+    }
+
     /// Reads every record from its file, each checked against the one before; `visit` sees them too.
     ///
     /// # Errors

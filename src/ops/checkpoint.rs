@@ -210,13 +210,14 @@ fn follow(store: &Store, mut state: State) -> Result<State, StoreError> {
 }
 
 impl Workspace {
-    /// Keeps the checkpoint near the end of the history until the workspace closes: for a thread of
-    /// its own.
+    /// Looks once whether the checkpoint of the start was true, then keeps it near the end of the history until
+    /// the workspace closes: for a thread of its own.
     pub fn keep_checkpoints(&self) {
         // Before the first change needs it.
         if let Err(error) = self.store.ensure_end(self.state().head()) {
             log::error!("{error}: nothing can be changed");
         }
+        self.audit_start();
         while self.checkpoints.wait() {
             self.try_to_save();
         }

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use super::audit::{Audit, Untrue};
+use super::audit::Audit;
 use super::{Context, Damage, OpsError, Progress, VerifyOptions, VerifyReport, Workspace};
 use crate::format::ids::{ChunkId, ManifestId};
 use crate::format::manifest::Manifest;
@@ -94,11 +94,9 @@ impl Workspace {
         let mut records = 0;
         match self.audit(|_| records += 1) {
             Ok(Audit { untrue, unusable, .. }) => {
-                damage.extend(untrue.into_iter().map(|Untrue { place, what }| Damage {
-                    place: place.to_owned(),
-                    what: format!(
-                        "{what}: no record of the history says so; modelfs repair makes it anew"
-                    ),
+                damage.extend(untrue.iter().map(|untrue| Damage {
+                    place: untrue.place.to_owned(),
+                    what: untrue.words(),
                     hits: Vec::new(),
                 }));
                 unused.extend(unusable.map(|why| format!("the checkpoint in the catalog: {why}")));

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::checkpoint::{checkpoint, log, seal, small_store, state};
-use crate::harness::{Bench, Mount};
+use crate::harness::{Bench, Mount, wait_for};
 use crate::signing::{PUBLIC, key};
 use crate::tamper::KEYS;
 
@@ -175,6 +175,30 @@ fn what_a_daemon_took_from_a_forged_checkpoint_is_not_carried_on_once_it_is_foun
     mount.cli(&["verify"]).ok().says("no damage");
     mount.stop();
     assert_eq!(prod(&mount.bench), before[3]["aliases"][0]["version"]);
+}
+
+#[test]
+fn a_daemon_finds_by_itself_that_it_began_with_a_forged_checkpoint() {
+    let bench = store();
+    forge(&checkpoint(&bench), move_prod);
+    let mut mount = Mount::on(bench);
+    let said = wait_for("the daemon to say so", || {
+        mount.log().lines().find(|line| line.contains("`churn/prod` is v3")).map(str::to_owned)
+    });
+    assert!(said.contains("modelfs repair"), "{said}");
+    // Nothing is made of it, and what the daemon says is to be done helps.
+    seal(&mount.bench, "fraud", "four");
+    let forged = fs::read(checkpoint(&mount.bench)).expect("a checkpoint");
+    mount.stop();
+    assert!(fs::read(checkpoint(&mount.bench)).expect("a checkpoint") == forged);
+    mount.start();
+    mount.cli(&["repair"]).ok();
+    mount.assert_link("churn/prod", "v2");
+    mount.stop();
+    mount.start();
+    mount.assert_link("churn/prod", "v2");
+    mount.stop();
+    mount.cli(&["verify"]).ok().says("no damage");
 }
 
 #[test]
