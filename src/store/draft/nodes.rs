@@ -179,6 +179,9 @@ impl NodeTable {
             && let Some(index) = found.opened.iter().position(|opened| opened.id == id)
         {
             self.closing.push(found.opened.swap_remove(index).file);
+            if found.opened.is_empty() {
+                found.opened = Vec::new();
+            }
             self.collect(node);
         }
         std::mem::take(&mut self.closing)
@@ -295,6 +298,10 @@ impl NodeTable {
             EntryKind::Directory => std::mem::take(&mut found.names),
             _ => Vec::new(),
         };
+        // Most objects have one name for ever, and there may be a million of them.
+        if found.names.is_empty() {
+            found.names.reserve_exact(1);
+        }
         found.names.push(name);
         self.nodes.get_mut(&parent).expect("callers check the parent").children += 1;
         for old in displaced {
