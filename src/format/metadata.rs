@@ -3,6 +3,7 @@
 //! Versions that were sealed by the first releases have `follows` and `files` where later ones have
 //! `supersedes` and `artifacts`. They never change, so readers take either, through [`Metadata`].
 
+use serde::Deserialize;
 use serde_json::Value;
 
 use super::names::VersionNumber;
@@ -36,6 +37,22 @@ pub struct Metadata<'a>(pub &'a Value);
 /// One file of the list, of whatever release. What is not as we write it is empty.
 #[derive(Clone, Copy, Debug)]
 pub struct Artifact<'a>(pub &'a Value);
+
+/// The list of files of a `metadata.json`, of whatever release, without all else: there may be many.
+#[derive(Deserialize, Debug)]
+pub struct Listed<'a> {
+    #[serde(borrow, default, alias = "files")]
+    pub artifacts: Vec<ListedFile<'a>>,
+}
+
+/// What the list says of the content of a file; empty where it says nothing.
+#[derive(Deserialize, Debug, Default)]
+#[serde(default)]
+pub struct ListedFile<'a> {
+    pub size: u64,
+    pub blake3: &'a str,
+    pub sha256: &'a str,
+}
 
 impl<'a> Metadata<'a> {
     /// A member by its name today; `null` where it is absent.
@@ -94,6 +111,14 @@ mod tests {
             assert_eq!(found, [("a", Some(3))]);
             assert_eq!(metadata.supersedes().map(VersionNumber::get), Some(6));
             assert_eq!(metadata.artifacts().next().unwrap().text("format"), "onnx");
+        }
+        let text =
+            r#"{"files": [{"blake3": "b", "path": "a", "sha256": "s", "size": 3}], "x": {}}"#;
+        for text in [text.to_owned(), text.replace("files", "artifacts")] {
+            let listed: Listed<'_> = serde_json::from_str(&text).unwrap();
+            let [ListedFile { size: 3, blake3: "b", sha256: "s" }] = listed.artifacts[..] else {
+                panic!("{listed:?}");
+            };
         }
         let strange = json!({"artifacts": 7, "supersedes": null});
         assert_eq!(Metadata(&strange).artifacts().len(), 0);

@@ -10,8 +10,6 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-use serde_json::Value;
-
 use super::Workspace;
 use super::tensors::FilePlan;
 use crate::chunker::{SMALL_BYTES, Segment};
@@ -19,7 +17,7 @@ use crate::format::ids::{BlobDigest, ChunkId};
 use crate::format::manifest::{
     ChunkRef, EntryIndex, FileEntry, FileTensors, METADATA_NAME, Manifest, Node, TensorLine,
 };
-use crate::format::metadata::{Artifact, Metadata};
+use crate::format::metadata::{Listed, ListedFile};
 use crate::format::names::ModelName;
 use crate::inspect::Tensor;
 use crate::store::Like;
@@ -30,6 +28,8 @@ const TRIES: usize = 4;
 /// four times its own, within these.
 const WINDOW_BYTES_MIN: u64 = 64 << 10;
 const WINDOW_BYTES_MAX: u64 = 512 << 10;
+/// Shorter files are put like new ones: there is one chunk of each to look for.
+const KNOWN_BYTES_MIN: u64 = 64 << 10;
 /// Largest `metadata.json` that is read for the digests of its files.
 const METADATA_BYTES_MAX: u64 = 64 << 20;
 
@@ -42,9 +42,8 @@ type Sha256ByDigest = HashMap<BlobDigest, [u8; 32]>;
 /// The version that a new one follows.
 pub(super) struct Ancestor {
     manifest: Arc<Manifest>,
-    paths: HashMap<Vec<u8>, EntryIndex>,
     /// The files with each extension, by their lengths.
-    kinds: HashMap<OsString, Vec<(u64, EntryIndex)>>,
+    kinds: HashMap<OsString, Vec<EntryIndex>>,
     /// Where the chunks of each file start.
     starts: HashMap<EntryIndex, Vec<u64>>,
     tables: HashMap<EntryIndex, FileTensors>,
@@ -77,15 +76,17 @@ impl Workspace {
 impl Ancestor {
     /// A version with its hints at hand. O(files and tensors).
     pub fn new(manifest: Arc<Manifest>) -> Self {
-        let (mut paths, mut kinds) = (HashMap::new(), HashMap::<OsString, Vec<_>>::new());
-        manifest.walk(|path, index, entry| {
-            let Node::File(file) = &entry.node else { return };
-            paths.insert(path.to_vec(), index);
-            if let Some(kind) = Path::new(OsStr::from_bytes(path)).extension() {
-                kinds.entry(kind.to_owned()).or_default().push((file.bytes, index));
+        let mut kinds = HashMap::<OsString, Vec<_>>::new();
+        for (index, _) in manifest.entries().filter(|(_, it)| matches!(it.node, Node::File(_))) {
+            let name = Path::new(OsStr::from_bytes(manifest.name(index)));
+            match name.extension().map(|kind| (kind, kinds.get_mut(kind))) {
+                Some((_, Some(of_kind))) => of_kind.push(index),
+                Some((kind, None)) => drop(kinds.insert(kind.to_owned(), vec![index])),
+                None => {}
             }
-        });
-        kinds.values_mut().for_each(|of_kind| of_kind.sort_unstable());
+        }
+        let by_length = |index: &EntryIndex| (file_of(&manifest, *index).bytes, *index);
+        kinds.values_mut().for_each(|of_kind| of_kind.sort_unstable_by_key(by_length));
         // A table that cannot be read is a hint less.
         let tables = manifest.tensors().unwrap_or_default();
         let (mut starts, mut tensors) = (HashMap::new(), HashMap::new());
@@ -98,7 +99,7 @@ impl Ancestor {
         }
         let tables = tables.into_iter().map(|table| (table.file, table)).collect();
         let sha256 = OnceLock::new();
-        Self { manifest, paths, kinds, starts, tables, tensors, sha256 }
+        Self { manifest, kinds, starts, tables, tensors, sha256 }
     }
 
     /// The chunk of a piece at `place` of a file, as it lies to the tensor that is the same there as
@@ -116,14 +117,13 @@ impl Ancestor {
     /// else of the same kind.
     /// `workspace` is where the version is stored.
     pub fn candidate(&self, workspace: &Workspace, path: &Path, bytes: u64) -> Option<Known<'_>> {
-        if bytes == 0 {
+        if bytes < KNOWN_BYTES_MIN {
             return None;
         }
-        let name = path.as_os_str().as_bytes();
-        let same =
-            self.paths.get(name).map(|index| self.file(*index)).filter(|it| it.1.bytes == bytes);
-        let other = || self.nearest_of_kind(path, bytes).filter(|(length, _)| *length == bytes);
-        let (index, file) = same.or_else(|| Some(self.file(other()?.1)))?;
+        let is_as_long = |index: &EntryIndex| file_of(&self.manifest, *index).bytes == bytes;
+        let other = || self.nearest_of_kind(path, bytes).filter(is_as_long);
+        let index = self.find(path).filter(is_as_long).or_else(other)?;
+        let file = file_of(&self.manifest, index);
         let sha256 = *self.sha256(workspace).get(&file.digest)?;
         let (chunks, table) = (self.manifest.chunks(file), self.tables.get(&index));
         Some(Known { file, chunks, table, sha256 })
@@ -132,8 +132,7 @@ impl Ancestor {
     /// The chunks of the file that is likely an earlier form of that at `path`, of as many `bytes`,
     /// without those of its large tensors.
     fn trail(&self, path: &Path, bytes: u64) -> Option<Trail> {
-        let same = self.paths.get(path.as_os_str().as_bytes()).copied();
-        let index = same.or_else(|| Some(self.nearest_of_kind(path, bytes)?.1))?;
+        let index = self.find(path).or_else(|| self.nearest_of_kind(path, bytes))?;
         let tensors = self.tables.get(&index).map_or(&[][..], |table| &table.tensors);
         let is_large = |tensor: &TensorLine| SMALL_BYTES <= tensor.bytes.end - tensor.bytes.start;
         let is_content = |start: u64| {
@@ -149,26 +148,25 @@ impl Ancestor {
         Some(Trail { places, by_id, at: 0 })
     }
 
+    /// The file at `path`.
+    fn find(&self, path: &Path) -> Option<EntryIndex> {
+        let found = self.manifest.find_path(path.as_os_str().as_bytes())?;
+        matches!(self.manifest.entry(found).node, Node::File(_)).then_some(found)
+    }
+
     /// The file of the same kind whose length is the nearest. O(log n).
-    fn nearest_of_kind(&self, path: &Path, bytes: u64) -> Option<(u64, EntryIndex)> {
+    fn nearest_of_kind(&self, path: &Path, bytes: u64) -> Option<EntryIndex> {
         let of_kind = self.kinds.get(path.extension()?)?;
-        let above = of_kind.partition_point(|(length, _)| *length < bytes);
+        let length = |index: &EntryIndex| file_of(&self.manifest, *index).bytes;
+        let above = of_kind.partition_point(|index| length(index) < bytes);
         let near = [above.checked_sub(1), Some(above)].into_iter().flatten();
         // The lower index between equals, so that equal input has equal chunks.
         near.filter_map(|place| of_kind.get(place).copied())
-            .min_by_key(|(length, index)| (length.abs_diff(bytes), *index))
+            .min_by_key(|index| (length(index).abs_diff(bytes), *index))
     }
 
     fn chunks(&self, index: EntryIndex) -> &[ChunkRef] {
-        self.manifest.chunks(self.file(index).1)
-    }
-
-    /// A file by an index that was found to be one.
-    fn file(&self, index: EntryIndex) -> (EntryIndex, &FileEntry) {
-        match &self.manifest.entry(index).node {
-            Node::File(file) => (index, file),
-            Node::Directory { .. } | Node::Symlink { .. } => unreachable!("only files are kept"),
-        }
+        self.manifest.chunks(file_of(&self.manifest, index))
     }
 
     fn sha256(&self, workspace: &Workspace) -> &Sha256ByDigest {
@@ -177,19 +175,28 @@ impl Ancestor {
 
     /// The digests that the version's `metadata.json` has.
     fn read_sha256(&self, workspace: &Workspace) -> Option<Sha256ByDigest> {
-        let index = *self.paths.get(METADATA_NAME)?;
+        let index = self.manifest.find(EntryIndex::ROOT, METADATA_NAME)?;
         let Node::File(file) = &self.manifest.entry(index).node else { return None };
         if METADATA_BYTES_MAX < file.bytes {
             return None;
         }
         let mut text = vec![0; usize::try_from(file.bytes).ok()?];
         workspace.read_file(&self.manifest, file, 0, &mut text).ok()?;
-        let whole: Value = serde_json::from_slice(&text).ok()?;
-        let digests = |file: Artifact<'_>| {
-            let sha256: ChunkId = file.text("sha256").parse().ok()?;
-            Some((file.text("blake3").parse().ok()?, *sha256.as_bytes()))
+        let listed: Listed<'_> = serde_json::from_slice(&text).ok()?;
+        let known = listed.artifacts.iter().filter(|file| KNOWN_BYTES_MIN <= file.size);
+        let digests = |file: &ListedFile<'_>| {
+            let sha256: ChunkId = file.sha256.parse().ok()?;
+            Some((file.blake3.parse().ok()?, *sha256.as_bytes()))
         };
-        Some(Metadata(&whole).artifacts().filter_map(digests).collect())
+        Some(known.filter_map(digests).collect())
+    }
+}
+
+/// A file by an index that was found to be one.
+fn file_of(manifest: &Manifest, index: EntryIndex) -> &FileEntry {
+    match &manifest.entry(index).node {
+        Node::File(file) => file,
+        Node::Directory { .. } | Node::Symlink { .. } => unreachable!("only files are kept"),
     }
 }
 
