@@ -65,9 +65,9 @@ def drop_caches():
 
 
 def forget(directory):
-    """Drops what the page cache has of the files below a directory, and of no other."""
-    for name in files_below(directory):
-        with open(os.path.join(directory, name), "rb") as file:
+    """Drops what the page cache has of the plain files below a directory, and of no other."""
+    for path in filter(os.path.isfile, (os.path.join(directory, name) for name in files_below(directory))):
+        with open(path, "rb") as file:
             os.fdatasync(file.fileno())
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
