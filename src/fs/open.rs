@@ -284,7 +284,7 @@ impl Filesystem {
         }
         let count = self.workspace.read_file(&place.manifest, file, offset, out)?;
         let before = decoded.fetch_add(count as u64, Ordering::Relaxed);
-        self.workspace.note_decoded(&place.id, file, before..before + count as u64);
+        self.workspace.note_decoded(file, before..before + count as u64);
         Ok(count)
     }
 }

@@ -7,10 +7,8 @@
 use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use parking_lot::{Condvar, Mutex};
 
 use super::{HotStatus, OpsError, WarmStatus, Workspace};
 use crate::format::hot::Stamp;
@@ -18,9 +16,7 @@ use crate::format::ids::{BlobDigest, ManifestId};
 use crate::format::manifest::{FileEntry, Manifest, Node};
 use crate::format::names::{At, ModelName, VersionNumber};
 use crate::format::record::Move;
-use crate::store::hot::{
-    Adopted, Begun, Checked, Claim, Found, HOT_FILE_BYTES_MIN, HotFile, Standing,
-};
+use crate::store::hot::{Adopted, Begun, Checked, Claim, Found, HOT_FILE_BYTES_MIN, HotFile};
 
 /// Versions that wait to be warmed. With more, the oldest wish is dropped.
 const WISHES_MAX: usize = 1_024;
@@ -30,11 +26,8 @@ const UNSURE_MAX: usize = 65_536;
 const READ_MAX: usize = 65_536;
 /// Of what was decoded through one handle of a file, the part that counts as reading it.
 const READ_SHARE: u64 = 2;
-/// Files that wait for a hot copy because they were read. With more, none is added.
+/// Files that wait for a hot copy because they were opened again. With more, none is added.
 const AGAIN_MAX: usize = 1_024;
-/// What was read once waits for as long as nothing is decoded for a reader: it would take a core from who loads
-/// a model of several files.
-const QUIET: Duration = Duration::from_millis(300);
 /// Files of one draft that are moved; the rest of a draft of more large files is not hot.
 const MOVED_FILES_MAX: usize = 10_000;
 /// Aliased versions whose files are looked for at the start; those of others count as not aliased.
@@ -57,14 +50,8 @@ enum Job {
     Settle,
     Check(BlobDigest),
     Warm(Wish),
-    /// A file of a version, which was read: again, or once.
-    Keep(ManifestId, BlobDigest, Reads),
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Reads {
-    Again,
-    Once,
+    /// A file of a version, which is read again and again.
+    Keep(ManifestId, BlobDigest),
 }
 
 #[derive(Default)]
@@ -75,23 +62,9 @@ struct Notes {
     /// Files of which most was decoded for a reader.
     read: BTreeSet<BlobDigest>,
     again: VecDeque<(ManifestId, BlobDigest)>,
-    /// Files of which all was decoded for a reader.
-    once: VecDeque<(ManifestId, BlobDigest)>,
     /// What is being warmed in the background.
     warming: Option<WarmStatus>,
     closing: bool,
-}
-
-impl Notes {
-    /// Whether somebody waits for what no read asked for: these copies take long.
-    fn is_urgent(&self) -> bool {
-        self.settle || !self.unsure.is_empty() || !self.wishes.is_empty()
-    }
-
-    /// Whether there is work that is not for what was read once.
-    fn is_busy(&self) -> bool {
-        self.is_urgent() || !self.again.is_empty()
-    }
 }
 
 /// Work on hot files that waits.
@@ -100,8 +73,6 @@ pub(super) struct HotJobs {
     /// No other lock is taken while it is held.
     notes: Mutex<Notes>,
     changed: Condvar,
-    /// Reads for which something was decoded.
-    reads: AtomicU64,
 }
 
 /// A file of a draft that was sealed and may be moved: what it was while it was hashed.
@@ -152,43 +123,10 @@ impl HotJobs {
                 return Some(Job::Warm(wish));
             }
             if let Some((version, digest)) = notes.again.pop_front() {
-                return Some(Job::Keep(version, digest, Reads::Again));
+                return Some(Job::Keep(version, digest));
             }
-            if notes.once.is_empty() {
-                self.changed.wait(&mut notes);
-            } else if self.wait_for_quiet(&mut notes)
-                && let Some((version, digest)) = notes.once.pop_front()
-            {
-                return Some(Job::Keep(version, digest, Reads::Once));
-            }
+            self.changed.wait(&mut notes);
         }
-    }
-
-    /// Waits until nothing was decoded for a reader for a while; whether there is no other work then.
-    fn wait_for_quiet(&self, notes: &mut MutexGuard<'_, Notes>) -> bool {
-        loop {
-            if notes.closing || notes.is_busy() {
-                return false;
-            }
-            let before = self.reads.load(Ordering::Relaxed);
-            let waited = self.changed.wait_for(notes, QUIET);
-            if waited.timed_out() && self.reads.load(Ordering::Relaxed) == before {
-                return true;
-            }
-        }
-    }
-
-    /// Whether work for what was read once may go on; `seen` are the reads that were known of. Waits while
-    /// there are more.
-    fn may_go_on(&self, seen: &mut u64) -> bool {
-        let mut notes = self.notes.lock();
-        let now = self.reads.load(Ordering::Relaxed);
-        if now == *seen {
-            return !notes.closing && !notes.is_urgent();
-        }
-        let is_quiet = self.wait_for_quiet(&mut notes);
-        *seen = self.reads.load(Ordering::Relaxed);
-        is_quiet
     }
 }
 
@@ -202,9 +140,9 @@ impl Workspace {
                 Job::Check(digest) => {
                     self.store.hot().check(&digest, &mut |_| self.may_work());
                 }
-                Job::Keep(version, digest, reads) => {
-                    if let Err(error) = self.keep_read(version, &digest, reads) {
-                        log::warn!("cannot make a hot copy of what was read: {error}");
+                Job::Keep(version, digest) => {
+                    if let Err(error) = self.keep_read(version, &digest) {
+                        log::warn!("cannot make a hot copy of what is read again: {error}");
                     }
                 }
                 Job::Warm(wish) => {
@@ -236,32 +174,19 @@ impl Workspace {
         }
     }
 
-    /// Notes that bytes of a file of a version were decoded for who has it open: those from `start` to `end`
-    /// of all that were, wherever they lie.
-    pub fn note_decoded(
-        &self,
-        version: &ManifestId,
-        file: &FileEntry,
-        Range { start, end }: Range<u64>,
-    ) {
-        self.hot_jobs.reads.fetch_add(1, Ordering::Relaxed);
-        if file.bytes < HOT_FILE_BYTES_MIN || !self.store.hot().is_on() {
-            return;
-        }
+    /// Notes that bytes of a file were decoded for who has it open: those from `start` to `end` of all
+    /// that were, wherever they lie.
+    pub fn note_decoded(&self, file: &FileEntry, Range { start, end }: Range<u64>) {
         let most = file.bytes / READ_SHARE;
-        if (start..end).contains(&most) {
+        if HOT_FILE_BYTES_MIN <= file.bytes
+            && (start..end).contains(&most)
+            && self.store.hot().is_on()
+        {
             self.hot_jobs.leave(|notes| {
                 if READ_MAX <= notes.read.len() {
                     notes.read.pop_first();
                 }
                 notes.read.insert(file.digest);
-            });
-        }
-        if start < file.bytes && file.bytes <= end {
-            self.hot_jobs.leave(|notes| {
-                if notes.once.len() < AGAIN_MAX {
-                    notes.once.push_back((*version, file.digest));
-                }
             });
         }
     }
@@ -280,29 +205,19 @@ impl Workspace {
         }
     }
 
-    /// Makes a hot copy of a file of a version where there is room: nothing goes for it but, where it was
-    /// read again, what was read once.
-    fn keep_read(
-        &self,
-        version: ManifestId,
-        digest: &BlobDigest,
-        reads: Reads,
-    ) -> Result<(), OpsError> {
+    /// Makes a hot copy of a file of a version where there is room: nothing goes for it.
+    fn keep_read(&self, version: ManifestId, digest: &BlobDigest) -> Result<(), OpsError> {
         let manifest = self.manifest(&version)?;
         let files = files_to_warm(&manifest, None);
         let Some((path, file)) = files.iter().find(|(_, file)| file.digest == *digest) else {
             return Ok(());
         };
-        let takes = (reads == Reads::Again).then_some(Standing::Spare);
-        let claim = Claim { version, takes, aliased: self.aliased() };
-        let mut seen = self.hot_jobs.reads.load(Ordering::Relaxed);
-        let mut goes_on = |_| match reads {
-            Reads::Again => self.may_work(),
-            Reads::Once => self.hot_jobs.may_go_on(&mut seen),
-        };
-        if let Warmed::Refused(why) = self.warm_file(&claim, &manifest, file, &mut goes_on)? {
-            log::debug!("`{path}` was read and stays cold: {why}");
+        if !self.store.hot().has_room(file.bytes) {
+            log::debug!("`{path}` is read again and stays cold: there is no room");
+            return Ok(());
         }
+        let claim = Claim { version, strong: false, aliased: self.aliased() };
+        self.warm_file(&claim, &manifest, file, &mut |_| self.may_work())?;
         Ok(())
     }
 
@@ -363,7 +278,7 @@ impl Workspace {
         if !self.store.hot().is_on() || files.is_empty() {
             return;
         }
-        let claim = Claim { version, takes: Some(Standing::Used), aliased: self.aliased() };
+        let claim = Claim { version, strong: false, aliased: self.aliased() };
         for file in files.iter().take(MOVED_FILES_MAX) {
             // Whoever has it open could open it again for writing, through its own descriptor.
             if held.contains(&(file.sealed.device, file.sealed.inode)) {
@@ -498,7 +413,7 @@ impl Workspace {
             if !aliased.contains(&wish.manifest) {
                 return Ok(());
             }
-            let claim = Claim { version: wish.manifest, takes: Some(Standing::Aliased), aliased };
+            let claim = Claim { version: wish.manifest, strong: true, aliased };
             let mut done = 0;
             let mut advance = |bytes: u64| {
                 done += bytes;

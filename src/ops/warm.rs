@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use super::hot::{Warmed, files_to_warm};
 use super::{Context, OpsError, Progress, WarmOptions, WarmReport, WarmSkip, Workspace, permit};
 use crate::governance::Action;
-use crate::store::hot::{Claim, Standing};
+use crate::store::hot::Claim;
 
 /// Most files that are named as skipped.
 const SKIPPED_SHOWN_MAX: usize = 1_000;
@@ -48,10 +48,9 @@ impl Workspace {
             made_bytes: 0,
             skipped: Vec::new(),
         };
-        let may_write = permit(&self.state(), context, model, Action::Write).is_ok();
-        let takes = Some(if may_write { Standing::Aliased } else { Standing::Used });
+        let strong = permit(&self.state(), context, model, Action::Write).is_ok();
         for (path, file) in files {
-            let claim = Claim { version: summary.manifest, takes, aliased: self.aliased() };
+            let claim = Claim { version: summary.manifest, strong, aliased: self.aliased() };
             let mut done = 0;
             let mut advance = |bytes: u64| {
                 done += bytes;

@@ -12,8 +12,6 @@ import report
 
 MIB = 1 << 20
 MODEL = "large"
-# How modelfs is read: hot files are off; the second time once there are copies of what was read; warmed before.
-HOW = {"served": "served", "kept": "served, then hot", "hot": "hot"}
 
 
 def pieces(dtype, mib):
@@ -84,23 +82,16 @@ def can(settings, *words):
 
 
 def read_ours(store, point, first, settings):
-    """Cold and again: served by the daemon, and, where this modelfs has them, from hot files; see `HOW`."""
-    found, expected = {}, machine.bytes_below(first)
+    """Cold and again: served by the daemon, and, where this modelfs has them, from hot files."""
+    found = {}
     cold = ["--hot-bytes", "0"] if can(settings, "mount", "--hot-bytes") else []
-    ways = [("served", cold)] + ([("kept", []), ("hot", [])] if can(settings, "warm") else [])
-    for name, options in ways:
+    for name, options in [("served", cold)] + ([("hot", [])] if can(settings, "warm") else []):
         store.mount(point, *options)
         try:
             version = store.version(point, MODEL, 1)
             if name == "hot":
                 machine.run([*store.command, "warm", f"{MODEL}/v1"])
-            if name == "kept":
-                machine.forget(store.path)
-                once = timed_read(version, expected)
-                machine.wait_until(lambda: store.parts()["hot"] >= expected, "a hot copy of what was read whole")
-                found[name] = once, timed_read(version, expected)
-            else:
-                found[name] = read_twice(version, expected, store.path)
+            found[name] = read_twice(version, machine.bytes_below(first), store.path)
             if name == "served":
                 machine.require_same(first, version, "modelfs")
         finally:
@@ -183,10 +174,10 @@ def read_rows(rounds, plain):
     base = [median(plain, lambda pair: pair[which]) for which in (0, 1)]
     rows = [{"store": "ext4", "cold": base[0], "cold / ext4": 1.0, "again": base[1], "again / ext4": 1.0}]
     for name, found in rounds.items():
-        for how, shown in HOW.items():
+        for how in ("served", "hot"):
             if found and how in found[0]:
                 cold, again = (median(found, lambda got: got[how][which]) for which in (0, 1))
-                rows.append({"store": f"{name}, {shown}" if name == "modelfs" else name, "cold": cold,
+                rows.append({"store": f"{name}, {how}" if name == "modelfs" else name, "cold": cold,
                              "cold / ext4": cold / base[0], "again": again, "again / ext4": again / base[1]})
     served = next((row["cold"] for row in rows if row["store"] == "modelfs, served"), None)
     for row in rows:

@@ -39,7 +39,6 @@ pub struct NewHotFile<'a> {
     room: Room<'a>,
     digest: BlobDigest,
     version: ManifestId,
-    spare: bool,
     temporary: PathBuf,
     file: File,
     hasher: Box<blake3::Hasher>,
@@ -103,9 +102,6 @@ impl NewHotFile<'_> {
             let belief = Belief::Good { stamp, durable: true };
             table.put(self.digest, self.written, status.blocks * 512, belief);
             table.touch(&self.digest, &self.version);
-            if self.spare {
-                table.set_spare(&self.digest);
-            }
         }
         hot.note(&self.digest, &stamp);
         Ok(())
@@ -128,17 +124,8 @@ impl Hot {
         let temporary = durable::temporary_path(&self.layout.temporary());
         let file = self.io.create(&temporary)?;
         let (hasher, written) = (Box::new(blake3::Hasher::new()), 0);
-        let (version, spare) = (claim.version, claim.takes.is_none());
-        Ok(Begun::Write(NewHotFile {
-            room,
-            digest,
-            version,
-            spare,
-            temporary,
-            file,
-            hasher,
-            written,
-        }))
+        let version = claim.version;
+        Ok(Begun::Write(NewHotFile { room, digest, version, temporary, file, hasher, written }))
     }
 
     /// Moves a sealed file here, without a copy. `sealed` is the stamp that it had while it was

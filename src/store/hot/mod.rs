@@ -34,7 +34,7 @@ use crate::sys::io::{self as durable, Io};
 use table::{Belief, Table};
 
 pub use make::{Adopted, Begun, NewHotFile};
-pub use table::{Claim, Standing};
+pub use table::Claim;
 
 /// Smaller files get no hot copy: one of a single block is one request and one decoded block away,
 /// and after that in the page cache.
@@ -179,6 +179,11 @@ impl Hot {
         let table = self.table.lock();
         let (files, bytes) = table.totals();
         HotTotals { files, bytes, bytes_max: if self.is_on { table.limit() } else { 0 } }
+    }
+
+    /// Whether a file of so many bytes finds room without another going for it.
+    pub fn has_room(&self, bytes: u64) -> bool {
+        self.is_on && self.table.lock().has_room(bytes)
     }
 
     /// All that are there, the least recently used first.

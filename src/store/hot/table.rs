@@ -31,39 +31,17 @@ pub(super) struct Entry {
     charge: u64,
     /// Moment of the last use; unique.
     used: u64,
-    /// Made because it was read once, and not opened since.
-    spare: bool,
     versions: Vec<ManifestId>,
-}
-
-/// How much a file is worth keeping: lower ones go first.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Standing {
-    /// It was read once, before it was hot: a scan of a whole store leaves such files behind.
-    Spare,
-    Used,
-    /// An alias points to a version that has it.
-    Aliased,
 }
 
 /// For whom a file is made, and what may go for it.
 #[derive(Clone, Debug)]
 pub struct Claim {
     pub version: ManifestId,
-    /// Files of other versions go up to this standing; with `None` nothing goes, and it is spare itself.
-    pub takes: Option<Standing>,
+    /// Files of other aliased versions may go too, last.
+    pub strong: bool,
     /// Versions that an alias points to.
     pub aliased: HashSet<ManifestId>,
-}
-
-impl Entry {
-    fn standing(&self, claim: &Claim) -> Standing {
-        match self.versions.iter().any(|id| claim.aliased.contains(id)) {
-            true => Standing::Aliased,
-            false if self.spare => Standing::Spare,
-            false => Standing::Used,
-        }
-    }
 }
 
 #[derive(Debug)]
@@ -114,15 +92,7 @@ impl Table {
         let versions = old.map(|old| old.versions).unwrap_or_default();
         let used = self.tick(digest);
         self.charged += charge;
-        let spare = false;
-        self.entries.insert(digest, Entry { bytes, belief, charge, used, spare, versions });
-    }
-
-    /// Says that a file was made because it was read once; the next use ends that.
-    pub fn set_spare(&mut self, digest: &BlobDigest) {
-        if let Some(entry) = self.entries.get_mut(digest) {
-            entry.spare = true;
-        }
+        self.entries.insert(digest, Entry { bytes, belief, charge, used, versions });
     }
 
     pub fn remove(&mut self, digest: &BlobDigest) -> Option<Entry> {
@@ -137,8 +107,7 @@ impl Table {
         let Some(old) = self.entries.get(digest).map(|entry| entry.used) else { return };
         self.order.remove(&old);
         let used = self.tick(*digest);
-        let entry = self.entries.get_mut(digest).expect("it was there just now");
-        (entry.used, entry.spare) = (used, false);
+        self.entries.get_mut(digest).expect("it was there just now").used = used;
         self.mark(digest, version);
     }
 
@@ -168,15 +137,22 @@ impl Table {
         self.reserved -= charge_of(bytes);
     }
 
-    /// What would have to go for `bytes` more: of those of the least standing the least recently used
-    /// first; `None` where it does not fit whatever goes. Files of the claim's own version stay.
+    /// Whether `bytes` more fit beside all that is there.
+    pub fn has_room(&self, bytes: u64) -> bool {
+        let kept = self.charged + self.reserved + OWN_BYTES;
+        kept.saturating_add(charge_of(bytes)) <= self.limit
+    }
+
+    /// What would have to go for `bytes` more, the least recently used first and files of aliased
+    /// versions last; `None` where it does not fit whatever goes. Files of the claim's own version
+    /// stay.
     pub fn victims(&self, bytes: u64, claim: &Claim) -> Option<Vec<BlobDigest>> {
         let kept = self.charged + self.reserved + OWN_BYTES;
         let wanted = kept.saturating_add(charge_of(bytes));
         let mut excess = wanted.saturating_sub(self.limit);
         let mut victims = Vec::new();
-        for standing in [Standing::Spare, Standing::Used, Standing::Aliased] {
-            if claim.takes < Some(standing) {
+        for aliased in [false, true] {
+            if aliased && !claim.strong {
                 break;
             }
             for digest in self.order.values() {
@@ -184,7 +160,8 @@ impl Table {
                     break;
                 }
                 let entry = &self.entries[digest];
-                if entry.standing(claim) == standing && !entry.versions.contains(&claim.version) {
+                let is_aliased = entry.versions.iter().any(|id| claim.aliased.contains(id));
+                if is_aliased == aliased && !entry.versions.contains(&claim.version) {
                     excess = excess.saturating_sub(entry.charge);
                     victims.push(*digest);
                 }
@@ -221,7 +198,6 @@ fn charge_of(bytes: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::Standing::{Aliased, Spare, Used};
     use super::*;
 
     const FILE_BYTES: u64 = 1 << 20;
@@ -234,9 +210,9 @@ mod tests {
         ManifestId::of(text.as_bytes())
     }
 
-    fn claim(of: &str, takes: Option<Standing>, aliased: &[&str]) -> Claim {
+    fn claim(of: &str, strong: bool, aliased: &[&str]) -> Claim {
         let aliased = aliased.iter().map(|name| version(name)).collect();
-        Claim { version: version(of), takes, aliased }
+        Claim { version: version(of), strong, aliased }
     }
 
     /// Room for three files, with files a, b and c of versions of the same names.
@@ -257,32 +233,22 @@ mod tests {
             assert_eq!(victims, expected, "{claim:?} {bytes}");
         };
         let mut table = full();
-        check(&table, &claim("d", Some(Used), &[]), FILE_BYTES, Some(&["a"]));
+        check(&table, &claim("d", false, &[]), FILE_BYTES, Some(&["a"]));
         table.touch(&digest("a"), &version("a"));
-        check(&table, &claim("d", Some(Used), &[]), FILE_BYTES, Some(&["b"]));
-        check(&table, &claim("d", Some(Used), &["b"]), FILE_BYTES, Some(&["c"]));
-        check(&table, &claim("d", Some(Used), &["b"]), 2 * FILE_BYTES, Some(&["c", "a"]));
-        check(&table, &claim("d", Some(Used), &["b"]), 3 * FILE_BYTES, None);
-        check(&table, &claim("d", Some(Aliased), &["b"]), 3 * FILE_BYTES, Some(&["c", "a", "b"]));
-        check(&table, &claim("d", Some(Aliased), &[]), 4 * FILE_BYTES, None);
-        check(&table, &claim("b", Some(Aliased), &["b"]), 3 * FILE_BYTES, None);
-        check(&table, &claim("b", Some(Aliased), &["a", "b"]), FILE_BYTES, Some(&["c"]));
-        // What was read once goes before all others, until it is used, and nothing goes for it.
-        check(&table, &claim("d", Some(Spare), &[]), FILE_BYTES, None);
-        table.set_spare(&digest("c"));
-        check(&table, &claim("d", None, &[]), FILE_BYTES, None);
-        check(&table, &claim("d", Some(Spare), &[]), FILE_BYTES, Some(&["c"]));
-        check(&table, &claim("d", Some(Spare), &[]), 2 * FILE_BYTES, None);
-        check(&table, &claim("d", Some(Spare), &["c"]), FILE_BYTES, None);
-        check(&table, &claim("d", Some(Used), &[]), 2 * FILE_BYTES, Some(&["c", "b"]));
-        table.touch(&digest("c"), &version("c"));
-        check(&table, &claim("d", Some(Spare), &[]), FILE_BYTES, None);
+        check(&table, &claim("d", false, &[]), FILE_BYTES, Some(&["b"]));
+        check(&table, &claim("d", false, &["b"]), FILE_BYTES, Some(&["c"]));
+        check(&table, &claim("d", false, &["b"]), 2 * FILE_BYTES, Some(&["c", "a"]));
+        check(&table, &claim("d", false, &["b"]), 3 * FILE_BYTES, None);
+        check(&table, &claim("d", true, &["b"]), 3 * FILE_BYTES, Some(&["c", "a", "b"]));
+        check(&table, &claim("d", true, &[]), 4 * FILE_BYTES, None);
+        check(&table, &claim("b", true, &["b"]), 3 * FILE_BYTES, None);
+        check(&table, &claim("b", true, &["a", "b"]), FILE_BYTES, Some(&["c"]));
     }
 
     #[test]
     fn w1_what_is_charged_and_reserved_is_within_the_limit() {
         let mut table = Table::new(2 * charge_of(FILE_BYTES) + OWN_BYTES);
-        let claim = claim("d", Some(Aliased), &[]);
+        let claim = claim("d", true, &[]);
         assert_eq!(table.victims(FILE_BYTES, &claim), Some(Vec::new()));
         table.reserve(FILE_BYTES);
         table.put(digest("a"), FILE_BYTES, FILE_BYTES, Belief::Unknown);

@@ -62,7 +62,7 @@ fn version(text: &str) -> ManifestId {
 }
 
 fn claim(of: &str) -> Claim {
-    Claim { version: version(of), takes: Some(Standing::Used), aliased: HashSet::new() }
+    Claim { version: version(of), strong: false, aliased: HashSet::new() }
 }
 
 fn copy(hot: &Hot, content: &[u8], claim: &Claim) {
