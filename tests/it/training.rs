@@ -54,9 +54,14 @@ impl Workshop {
 
     /// `modelfs run` of a script that goes on until it is told to end; returned once it has begun.
     fn begun(&self, script: &str) -> Child {
-        let mut command = Command::new(MODELFS);
-        command.args(["run", "--seal-on-success", "--", "sh", "-c", script]);
-        command.current_dir(&self.repository.path).process_group(0).stderr(Stdio::null());
+        // Where the tests run in the background of a shell, SIGINT is ignored, which all would inherit.
+        let mut command = Command::new("env");
+        command.args(["--default-signal", MODELFS, "run", "--seal-on-success", "--"]);
+        command
+            .args(["sh", "-c", script])
+            .current_dir(&self.repository.path)
+            .process_group(0)
+            .stderr(Stdio::null());
         self.mount.environment(&mut command);
         let child = command.spawn().expect("it starts");
         wait_for("the training to begin", || self.draft("begun").exists().then_some(()));
