@@ -30,6 +30,8 @@ const WINDOW_BYTES_MIN: u64 = 64 << 10;
 const WINDOW_BYTES_MAX: u64 = 512 << 10;
 /// Shorter files are put like new ones: there is one chunk of each to look for.
 const KNOWN_BYTES_MIN: u64 = 64 << 10;
+/// Files that one is compared with.
+const CANDIDATES_MAX: usize = 8;
 /// Largest `metadata.json` that is read for the digests of its files.
 const METADATA_BYTES_MAX: u64 = 64 << 20;
 
@@ -113,20 +115,29 @@ impl Ancestor {
         (u64::from(chunk.bytes) == place.end - place.start).then_some(*chunk)
     }
 
-    /// A file that may be the same as that at `path`, of as many `bytes`: the one of the same path, or
-    /// else of the same kind.
+    /// Files that may be the same as that at `path`, of as many `bytes`: the one of the same path, then those
+    /// of the same kind, as the parts of a large model have one length.
     /// `workspace` is where the version is stored.
-    pub fn candidate(&self, workspace: &Workspace, path: &Path, bytes: u64) -> Option<Known<'_>> {
-        if bytes < KNOWN_BYTES_MIN {
-            return None;
-        }
-        let is_as_long = |index: &EntryIndex| file_of(&self.manifest, *index).bytes == bytes;
-        let other = || self.nearest_of_kind(path, bytes).filter(is_as_long);
-        let index = self.find(path).filter(is_as_long).or_else(other)?;
-        let file = file_of(&self.manifest, index);
-        let sha256 = *self.sha256(workspace).get(&file.digest)?;
-        let (chunks, table) = (self.manifest.chunks(file), self.tables.get(&index));
-        Some(Known { file, chunks, table, sha256 })
+    pub fn candidates<'a>(
+        &'a self,
+        workspace: &Workspace,
+        path: &Path,
+        bytes: u64,
+    ) -> impl Iterator<Item = Known<'a>> {
+        let same = self.find(path).filter(|index| self.length(*index) == bytes);
+        let others =
+            path.extension().and_then(|kind| self.kinds.get(kind)).map_or(&[][..], |all| {
+                let start = all.partition_point(|index| self.length(*index) < bytes);
+                let end = all.partition_point(|index| self.length(*index) <= bytes);
+                &all[start..end]
+            });
+        let most = if bytes < KNOWN_BYTES_MIN { 0 } else { CANDIDATES_MAX };
+        same.into_iter().chain(others.iter().copied()).take(most).filter_map(move |index| {
+            let file = file_of(&self.manifest, index);
+            let sha256 = *self.sha256(workspace).get(&file.digest)?;
+            let (chunks, table) = (self.manifest.chunks(file), self.tables.get(&index));
+            Some(Known { file, chunks, table, sha256 })
+        })
     }
 
     /// The chunks of the file that is likely an earlier form of that at `path`, of as many `bytes`,
@@ -157,12 +168,15 @@ impl Ancestor {
     /// The file of the same kind whose length is the nearest. O(log n).
     fn nearest_of_kind(&self, path: &Path, bytes: u64) -> Option<EntryIndex> {
         let of_kind = self.kinds.get(path.extension()?)?;
-        let length = |index: &EntryIndex| file_of(&self.manifest, *index).bytes;
-        let above = of_kind.partition_point(|index| length(index) < bytes);
+        let above = of_kind.partition_point(|index| self.length(*index) < bytes);
         let near = [above.checked_sub(1), Some(above)].into_iter().flatten();
         // The lower index between equals, so that equal input has equal chunks.
         near.filter_map(|place| of_kind.get(place).copied())
-            .min_by_key(|index| (length(index).abs_diff(bytes), *index))
+            .min_by_key(|index| (self.length(*index).abs_diff(bytes), *index))
+    }
+
+    fn length(&self, index: EntryIndex) -> u64 {
+        file_of(&self.manifest, index).bytes
     }
 
     fn chunks(&self, index: EntryIndex) -> &[ChunkRef] {

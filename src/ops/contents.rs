@@ -327,21 +327,28 @@ impl Reading<'_, '_, '_> {
         file: &SourceFile,
         opened: &File,
     ) -> io::Result<Option<(BlobDigest, FileCut)>> {
-        let known = self
-            .ancestor
-            .and_then(|ancestor| ancestor.candidate(self.workspace, &file.path, file.bytes));
-        let Some(Known { file: before, chunks, table, sha256 }) = known else { return Ok(None) };
         // Another file may tell another story of the tensors in this one than it did.
-        if self.external.tells_of(&file.path) || table.is_some_and(|it| &*it.format == EXTERNAL) {
+        let Some(ancestor) = self.ancestor.filter(|_| !self.external.tells_of(&file.path)) else {
             return Ok(None);
+        };
+        let mut beginning = Beginning::new(opened);
+        for known in ancestor.candidates(self.workspace, &file.path, file.bytes) {
+            let Known { file: before, chunks, table, sha256 } = known;
+            let is_external = table.is_some_and(|it| &*it.format == EXTERNAL);
+            if is_external || !chunks.first().map_or(Ok(false), |first| beginning.is(first))? {
+                continue;
+            }
+            let digest = digest_of(opened)?;
+            // What begins alike and goes on otherwise was read whole, and is so once only.
+            if digest != before.digest || !self.workspace.store.holds_all(chunks) {
+                return Ok(None);
+            }
+            self.progress.advance(file.bytes);
+            self.known.push_back(sha256);
+            let known = Box::new((chunks.to_vec(), table.cloned()));
+            return Ok(Some((digest, FileCut::Known(known))));
         }
-        let Some(digest) = digest_if_likely(opened, chunks)? else { return Ok(None) };
-        if digest != before.digest || !self.workspace.store.holds_all(chunks) {
-            return Ok(None);
-        }
-        self.progress.advance(file.bytes);
-        self.known.push_back(sha256);
-        Ok(Some((digest, FileCut::Known(Box::new((chunks.to_vec(), table.cloned()))))))
+        Ok(None)
     }
 
     /// Reads a file to its end, and puts its pieces; its length with its digest.
@@ -381,27 +388,46 @@ impl Reading<'_, '_, '_> {
     }
 }
 
-/// The digest of a file that begins as `chunks` do; `None` of one that does not.
-fn digest_if_likely(opened: &File, chunks: &[ChunkRef]) -> io::Result<Option<BlobDigest>> {
+/// The beginning of a file, as long as the first chunk of another.
+struct Beginning<'a> {
+    of: &'a File,
+    bytes: Vec<u8>,
+    chunk: Option<ChunkRef>,
+}
+
+impl<'a> Beginning<'a> {
+    fn new(of: &'a File) -> Self {
+        Self { of, bytes: Vec::new(), chunk: None }
+    }
+
+    /// Whether it is this chunk.
+    fn is(&mut self, other: &ChunkRef) -> io::Result<bool> {
+        if self.chunk.is_none_or(|chunk| chunk.bytes != other.bytes) {
+            self.bytes.resize(other.bytes as usize, 0);
+            match self.of.read_exact_at(&mut self.bytes, 0) {
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(false),
+                done => done?,
+            }
+            self.chunk = Some(ChunkRef { id: ChunkId::of(&self.bytes), bytes: other.bytes });
+        }
+        Ok(self.chunk == Some(*other))
+    }
+}
+
+/// The digest of a whole file.
+fn digest_of(opened: &File) -> io::Result<BlobDigest> {
     let mut room = vec![0; DIGEST_STEP_BYTES];
     let (mut blake3, mut offset) = (blake3::Hasher::new(), 0);
-    let first = chunks.first().map_or(0, |chunk| chunk.bytes as usize);
     loop {
-        let count = match opened.read_at(&mut room, offset) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            done => done?,
-        };
-        if offset == 0 {
-            let head = room.get(..first).filter(|_| first <= count);
-            if head.map(ChunkId::of) != chunks.first().map(|chunk| chunk.id) {
-                return Ok(None);
+        match opened.read_at(&mut room, offset) {
+            Ok(0) => return Ok(BlobDigest(*blake3.finalize().as_bytes())),
+            Ok(count) => {
+                blake3.update(&room[..count]);
+                offset += count as u64;
             }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
         }
-        if count == 0 {
-            return Ok(Some(BlobDigest(*blake3.finalize().as_bytes())));
-        }
-        blake3.update(&room[..count]);
-        offset += count as u64;
     }
 }
 

@@ -219,6 +219,21 @@ fn a_file_that_is_there_under_any_name_is_stored_once_and_known_by_both_digests(
     let to = bench.root.join("out");
     bench.cli(&["export", "m/v3", to.to_str().expect("text")]).ok();
     assert!(fs::read(to.join("c.safetensors")).unwrap() == model);
+    // Of several as long, each is known by its content, and one that only begins alike is new.
+    let mut close = model.clone();
+    *close.last_mut().expect("not empty") ^= 1;
+    seal(4, &[("p.safetensors", &other), ("q.safetensors", &model), ("r.safetensors", &close)]);
+    let of_other = line("m/v2", "a.safetensors");
+    assert_eq!(line("m/v4", "p.safetensors")["sha256"], of_other["sha256"]);
+    assert_eq!(line("m/v4", "q.safetensors")["sha256"], first["sha256"]);
+    assert_ne!(line("m/v4", "r.safetensors")["sha256"], first["sha256"]);
+    let report = seal(5, &[("1.safetensors", &close), ("2.safetensors", &other)]);
+    assert!(report["stored_bytes"].as_u64().unwrap() < 2_000, "{report}");
+    for (path, of) in [("1.safetensors", "r.safetensors"), ("2.safetensors", "p.safetensors")] {
+        for digest in ["blake3", "sha256"] {
+            assert_eq!(line("m/v5", path)[digest], line("m/v4", of)[digest], "{path}");
+        }
+    }
     // The tables of the copies are those of the first.
     let tables = bench.cli_json(&["debug", "manifest", "m/v3"])["entries"].to_string();
     assert_eq!(tables.matches(r#""name":"w""#).count(), 2, "{tables}");
