@@ -31,7 +31,7 @@ def one_round(source, place, settings):
         point = store.mount(os.path.join(below, "mount"), "--hot-bytes", "0")
         try:
             version = store.version(point, speed.MODEL, 1)
-            readings = [cold_read(store, version, machine.bytes_below(source)) for _ in range(READS)]
+            readings = [cold_read(store, version, source) for _ in range(READS)]
         finally:
             store.unmount(point)
         return {"seal": sealing, "read": machine.median_cost(readings)}
@@ -39,12 +39,13 @@ def one_round(source, place, settings):
         shutil.rmtree(below, ignore_errors=True)
 
 
-def cold_read(store, version, expected):
-    """Reads a version of which neither the plain nor the stored bytes are in the page cache."""
-    for directory in (version, os.path.join(store.path, "packs")):
+def cold_read(store, version, source):
+    """Reads a version of which neither the plain nor the stored bytes are in the page cache, as `speed.read_twice`."""
+    speed.read_below(source)
+    for directory in (source, version, os.path.join(store.path, "packs")):
         machine.forget(directory)
     burnt = store.cpu_seconds()
-    reading = machine.cost(lambda: speed.timed_read(version, expected))
+    reading = machine.cost(lambda: speed.timed_read(version, machine.bytes_below(source)))
     return reading._replace(cpu=reading.cpu + store.cpu_seconds() - burnt)
 
 
