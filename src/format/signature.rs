@@ -4,14 +4,13 @@
 //! all records before.
 
 use std::fmt;
-use std::str::FromStr;
 
 use ed25519_dalek::pkcs8::{DecodePrivateKey, DecodePublicKey};
 use ed25519_dalek::{Signer as _, SigningKey, VerifyingKey};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::ids::{IdError, parse_hex, to_hex};
+use super::ids::hexadecimal;
 
 /// Longest file of a key, in bytes.
 pub const KEY_BYTES_MAX: usize = 16 << 10;
@@ -178,27 +177,10 @@ fn of_pkcs8(error: &ed25519_dalek::pkcs8::Error) -> KeyError {
     }
 }
 
-/// Text of bytes, as hexadecimal digits, for a newtype of an array.
-macro_rules! hexadecimal {
+/// Digits in every form, for a newtype over an array of bytes.
+macro_rules! as_digits {
     ($name:ident) => {
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&to_hex(&self.0))
-            }
-        }
-
-        impl fmt::Debug for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, concat!(stringify!($name), "({})"), self)
-            }
-        }
-
-        impl FromStr for $name {
-            type Err = IdError;
-            fn from_str(text: &str) -> Result<Self, IdError> {
-                parse_hex(text).map(Self)
-            }
-        }
+        hexadecimal!($name);
 
         impl Serialize for $name {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -214,8 +196,8 @@ macro_rules! hexadecimal {
     };
 }
 
-hexadecimal!(PublicKey);
-hexadecimal!(SignatureValue);
+as_digits!(PublicKey);
+as_digits!(SignatureValue);
 
 #[cfg(test)]
 pub mod tests {

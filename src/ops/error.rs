@@ -304,11 +304,8 @@ pub struct Failure {
 impl From<&OpsError> for Failure {
     fn from(error: &OpsError) -> Self {
         let mut because = error.reasons().to_vec();
-        let mut next = std::error::Error::source(error);
-        while let Some(cause) = next {
-            because.push(cause.to_string());
-            next = cause.source();
-        }
+        let causes = std::iter::successors(std::error::Error::source(error), |it| it.source());
+        because.extend(causes.map(ToString::to_string));
         Self { kind: error.kind(), message: error.to_string(), because, hint: error.hint() }
     }
 }

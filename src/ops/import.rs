@@ -34,8 +34,8 @@ impl Workspace {
         progress: &dyn Progress,
     ) -> Result<ImportReport, OpsError> {
         let mut report = match self.find_taken(context, options)? {
-            Some(version) => existing(&options.model, version),
-            None => new(self.snapshot(context, options, progress)?),
+            Some(version) => nothing_made(options.model.clone(), version),
+            None => made(self.snapshot(context, options, progress)?),
         };
         let at = At::Version(report.version);
         let reference = Reference { model: report.model.clone(), at };
@@ -133,34 +133,24 @@ fn files_of(manifest: &Manifest) -> Vec<(PathBuf, BlobDigest)> {
     files
 }
 
-fn new(report: SnapshotReport) -> ImportReport {
+/// Of a version that the import made, before its files are compared.
+fn made(report: SnapshotReport) -> ImportReport {
     let SnapshotReport { model, version, files, bytes, stored_bytes, existing, notes, .. } = report;
-    let (verified_files, verified_bytes) = (0, 0);
+    let nothing = nothing_made(model, version);
+    ImportReport { files, bytes, stored_bytes, existing, notes, ..nothing }
+}
+
+/// Of a version that was there.
+fn nothing_made(model: ModelName, version: VersionNumber) -> ImportReport {
     ImportReport {
         model,
         version,
-        files,
-        bytes,
-        stored_bytes,
-        existing,
-        verified_files,
-        verified_bytes,
-        notes,
-    }
-}
-
-fn existing(model: &ModelName, version: VersionNumber) -> ImportReport {
-    let (files, bytes, stored_bytes, notes) = (0, 0, 0, Vec::new());
-    let (verified_files, verified_bytes, existing) = (0, 0, true);
-    ImportReport {
-        model: model.clone(),
-        version,
-        files,
-        bytes,
-        stored_bytes,
-        existing,
-        verified_files,
-        verified_bytes,
-        notes,
+        files: 0,
+        bytes: 0,
+        stored_bytes: 0,
+        existing: true,
+        verified_files: 0,
+        verified_bytes: 0,
+        notes: Vec::new(),
     }
 }

@@ -9,7 +9,7 @@ use super::{Context, Damage, OpsError, Progress, VerifyOptions, VerifyReport, Wo
 use crate::format::ids::{ChunkId, ManifestId};
 use crate::format::manifest::Manifest;
 use crate::store::hot::Checked;
-use crate::store::{Finding, PackCheck, StoreError, name_of};
+use crate::store::{Finding, PackCheck, StoreError, name_of, with_causes};
 
 impl Workspace {
     /// Checks the history, every manifest, every pack, and that each version has all its chunks.
@@ -190,15 +190,4 @@ fn lost_chunks(manifest: &Manifest, there: &HashMap<ChunkId, u32>) -> Vec<ChunkI
 fn from_finding(finding: &Finding) -> Damage {
     let Finding { place, what } = finding.clone();
     Damage { place, what, hits: Vec::new() }
-}
-
-/// An error and what is behind it, in one line.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text = format!("{text}: {cause}");
-        next = cause.source();
-    }
-    text
 }

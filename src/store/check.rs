@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use super::Store;
-use super::error::StoreError;
+use super::error::{StoreError, with_causes};
 use super::packs;
 use crate::format::codec::{self, Bases};
 use crate::format::config::{CONFIG_BYTES_MAX, Config};
@@ -190,15 +190,4 @@ impl PackCheck {
             }
         }
     }
-}
-
-/// An error and what is behind it, in one line.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text = format!("{text}: {cause}");
-        next = cause.source();
-    }
-    text
 }

@@ -126,3 +126,9 @@ impl StoreError {
         }
     }
 }
+
+/// An error and what is behind it, in one line.
+pub fn with_causes(error: &dyn std::error::Error) -> String {
+    let chain = std::iter::successors(Some(error), |error| error.source());
+    chain.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}

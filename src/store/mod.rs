@@ -41,7 +41,7 @@ pub use catalog::{CatalogCounts, CatalogError, Place};
 pub use check::{Finding, PackCheck};
 pub use checkpoint::{Checkpoint, CheckpointWriter};
 pub use encode::Like;
-pub use error::StoreError;
+pub use error::{StoreError, with_causes};
 pub use history::{Head, History, Line};
 pub use layout::Layout;
 pub use packs::{list_named, name_of, read_footer, scan};
