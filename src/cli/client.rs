@@ -116,12 +116,12 @@ pub struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    /// Reaches the store at `store`, or makes it.
+    /// Reaches the store at `store`.
     ///
     /// # Errors
     /// As [`Client::open`].
-    pub fn open(store: StorePlace<'a>) -> Result<Self, Failure> {
-        let workspace = match Client::open(store, Absent::Create, HotLimit::Untouched)? {
+    pub fn open(store: StorePlace<'a>, absent: Absent) -> Result<Self, Failure> {
+        let workspace = match Client::open(store, absent, HotLimit::Untouched)? {
             Client::Daemon(_) => None,
             Client::Direct(workspace) => Some(workspace),
         };

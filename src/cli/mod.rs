@@ -1,7 +1,7 @@
 //! The command line: arguments to requests, reports to text, failures to exit codes.
 //!
-//! The only layer that prints. An answer goes to standard output, whole or not at all; failures,
-//! progress and the log go to standard error.
+//! The only layer that prints. An answer goes to standard output, whole or not at all, unless it is a list of
+//! very many files; failures, progress and the log go to standard error.
 
 pub mod args;
 mod check;
@@ -20,6 +20,7 @@ mod key;
 mod mount;
 mod progress;
 mod render;
+mod show;
 mod size;
 mod sources;
 mod stats;
@@ -103,6 +104,7 @@ fn run(arguments: &Arguments, shown: Shown, log: DaemonLog) -> Result<u8, Failur
             takeover::import(import, StorePlace { directory: &store, sign_key }, shown)
         }
         Command::Export(export) => export::run(export, &store()?, shown),
+        Command::Show(show) => show::run(show, &store()?, shown),
         Command::Check(check) => {
             let store = store()?;
             check::run(check, StorePlace { directory: &store, sign_key }, shown)
@@ -176,13 +178,18 @@ fn judge(report: &Report) -> Result<(), Failure> {
 
 /// Writes an answer to standard output. A reader who has seen enough (`| head -1`) is no failure.
 fn print(text: &str) -> Result<(), Failure> {
-    let mut stdout = io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+    match write_out(text) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             Err(of_io("cannot write to standard output", &error))
         }
         _ => Ok(()),
     }
+}
+
+fn write_out(text: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(text.as_bytes())?;
+    stdout.flush()
 }
 
 /// Says on standard error what a log without a file holds.

@@ -5,7 +5,6 @@ use serde_json::Value;
 use super::describe::Tensors;
 use super::table::{Align, Table, bytes, count, pairs, printable, time};
 use super::{describe, diff, governance, stats, takeover};
-use crate::format::metadata::Metadata;
 use crate::format::record::{Actor, Move};
 use crate::ops::{
     AliasSummary, CatalogReport, Damage, ExportReport, HistoryReport, HotStatus, ModelSummary,
@@ -24,6 +23,7 @@ pub fn text(report: &Report) -> String {
         Report::Models(models) => model_table(models),
         Report::Versions { versions, .. } => version_table(versions),
         Report::Version { summary, metadata } => version(summary, metadata),
+        Report::Metadata { part } => part.clone(),
         Report::Diff(report) => diff::text(report),
         Report::Log(report) => diff::log_text(report, &[]),
         Report::History(report) => history(report),
@@ -133,6 +133,7 @@ fn first_line(message: &str) -> String {
     if is_cut { format!("{short}…") } else { short }
 }
 
+/// All but the files.
 fn version(summary: &VersionSummary, metadata: &Value) -> String {
     let mut lines = vec![
         ("version", format!("{}/{}", text_of(&metadata["model"]), summary.version)),
@@ -162,7 +163,7 @@ fn version(summary: &VersionSummary, metadata: &Value) -> String {
     if !missing.is_empty() {
         text += &format!("\nnot known: {}\n", printable(&missing.join(", ")));
     }
-    text + &file_table(Metadata(metadata))
+    text
 }
 
 /// Items of a list, below its name; nothing where it is empty or absent.
@@ -188,16 +189,6 @@ fn values(kind: &str, object: &Value) -> String {
         text += &format!("  {:width$}  {}\n", printable(key), printable(&shown));
     }
     text
-}
-
-fn file_table(metadata: Metadata<'_>) -> String {
-    let mut table =
-        Table::new(&[("SIZE", Align::Right), ("SHA-256", Align::Left), ("FILE", Align::Left)]);
-    for file in metadata.artifacts() {
-        let size = file.size().map_or_else(String::new, bytes);
-        table.row([size, file.text("sha256").to_owned(), file.path().to_owned()]);
-    }
-    format!("\n{}", table.render())
 }
 
 /// A text as it is, anything else as JSON, nothing for what is absent.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::args;
-use super::client::{Session, StorePlace};
+use super::client::{Absent, Session, StorePlace};
 use super::failure::{failure_with_hint, of_io};
 use super::mount::Shown;
 use super::progress::Bar;
@@ -213,7 +213,7 @@ fn take(
     wanted: &[(&ModelName, &PlanVersion)],
     store: StorePlace<'_>,
 ) -> Result<Vec<ImportReport>, Failure> {
-    let session = Session::open(store)?;
+    let session = Session::open(store, Absent::Create)?;
     let bar = Bar::default();
     let mut taken = Vec::new();
     for (number, (model, version)) in (1..).zip(wanted) {

@@ -39,7 +39,8 @@ pub fn request(command: &Command) -> Result<Option<Request>, Failure> {
         | Command::Check(_)
         | Command::Inventory(_)
         | Command::Import(_)
-        | Command::Export(_) => {
+        | Command::Export(_)
+        | Command::Show(_) => {
             return Ok(None);
         }
         Command::Debug(debug) => match debug.command {
@@ -48,7 +49,6 @@ pub fn request(command: &Command) -> Result<Option<Request>, Failure> {
         },
         Command::Snapshot(snapshot) => Request::Snapshot(snapshot_options(snapshot)?),
         Command::List(list) => Request::List { model: list.model.clone() },
-        Command::Show(show) => Request::Show { reference: show.reference.clone() },
         Command::History(history) => Request::History(history_options(history)?),
         Command::Stats(stats) => {
             Request::Stats(StatsOptions { reference: stats.reference.clone(), files: stats.files })

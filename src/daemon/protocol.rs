@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 /// Version of the protocol. A client and a daemon of different versions say so and stop.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 /// Longest request, in bytes, newline left out.
 pub const REQUEST_BYTES_MAX: usize = 1 << 20;
 /// Longest answer, in bytes, newline left out.
@@ -168,14 +168,14 @@ mod tests {
             assert!(error.contains(expected), "{error:?}, expected {expected:?}");
         };
         assert_eq!(read(b"").unwrap(), None);
-        check(b"{\"protocol\":1,\"ask\":\"unmount\"}", "closed in the middle");
+        check(b"{\"protocol\":2,\"ask\":\"unmount\"}", "closed in the middle");
         check(b"\n", "cannot be understood");
         check(b"\xff\xfe\0\n", "cannot be understood");
         check(b"{}\n", "missing field `protocol`");
-        check(b"{\"protocol\":2,\"ask\":{\"later\":[]}}\n", "protocol 2, expected 1");
-        check(b"{\"protocol\":1,\"ask\":\"drop\"}\n", "unknown variant `drop`");
-        check(b"{\"protocol\":1,\"ask\":{\"verb\":{\"verb\":\"list\",\"options\":{\"model\":\"../x\"}}}}\n", "cannot be the name of a model");
-        let deep = format!("{{\"protocol\":1,\"ask\":{}", "[".repeat(10_000));
+        check(b"{\"protocol\":1,\"ask\":{\"earlier\":[]}}\n", "protocol 1, expected 2");
+        check(b"{\"protocol\":2,\"ask\":\"drop\"}\n", "unknown variant `drop`");
+        check(b"{\"protocol\":2,\"ask\":{\"verb\":{\"verb\":\"list\",\"options\":{\"model\":\"../x\"}}}}\n", "cannot be the name of a model");
+        let deep = format!("{{\"protocol\":2,\"ask\":{}", "[".repeat(10_000));
         check(format!("{deep}\n").as_bytes(), "cannot be understood");
         // Endless input is given up at the limit.
         let mut endless = io::BufReader::new(io::repeat(b'x'));

@@ -1,18 +1,21 @@
 //! `metadata.json` as its readers see it: one place that knows how its members were called when.
 //!
 //! Versions that were sealed by the first releases have `follows` and `files` where later ones have
-//! `supersedes` and `artifacts`. They never change, so readers take either, through [`Metadata`].
+//! `supersedes` and `artifacts`. They never change, so readers take either.
+
+use std::fmt;
+use std::io::Read;
+use std::ops::ControlFlow;
 
 use serde::Deserialize;
-use serde_json::Value;
-
-use super::names::VersionNumber;
+use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 /// The schema's name and version, the member `schema`.
 pub const SCHEMA: &str = "modelfs/metadata-v1";
 
-/// The member that lists the files.
+/// The member that lists the files, and its name in the first releases.
 pub const ARTIFACTS: &str = "artifacts";
+const FILES: &str = "files";
 /// The member that names the version before.
 pub const SUPERSEDES: &str = "supersedes";
 /// The member that says where the others come from.
@@ -30,98 +33,139 @@ pub const DECLARABLE: [&str; 9] = [
     "source",
 ];
 
-/// A `metadata.json` that was parsed, of whatever release.
-#[derive(Clone, Copy, Debug)]
-pub struct Metadata<'a>(pub &'a Value);
-
-/// One file of the list, of whatever release. What is not as we write it is empty.
-#[derive(Clone, Copy, Debug)]
-pub struct Artifact<'a>(pub &'a Value);
-
-/// The list of files of a `metadata.json`, of whatever release, without all else: there may be many.
-#[derive(Deserialize, Debug)]
-pub struct Listed<'a> {
-    #[serde(borrow, default, alias = "files")]
-    pub artifacts: Vec<ListedFile<'a>>,
-}
-
-/// What the list says of the content of a file; empty where it says nothing.
-#[derive(Deserialize, Debug, Default)]
+/// What the list says of a file; empty where it says nothing. `metadata.json` itself is not listed.
+#[derive(Deserialize, Debug, Default, PartialEq)]
 #[serde(default)]
-pub struct ListedFile<'a> {
-    pub size: u64,
-    pub blake3: &'a str,
-    pub sha256: &'a str,
+pub struct ListedFile {
+    /// Within the version; where it is not UTF-8, as well as it can be shown.
+    pub path: String,
+    /// The bytes of a path that is not UTF-8, in hexadecimal digits.
+    pub path_hex: Option<String>,
+    pub size: Option<u64>,
+    pub blake3: String,
+    pub sha256: String,
+    /// The word for its format.
+    pub format: String,
 }
 
-impl<'a> Metadata<'a> {
-    /// A member by its name today; `null` where it is absent.
-    pub fn member(self, name: &str) -> &'a Value {
-        match name {
-            ARTIFACTS => self.either(ARTIFACTS, "files"),
-            SUPERSEDES => self.either(SUPERSEDES, "follows"),
-            name => &self.0[name],
+/// Calls `each` with every file that a `metadata.json` of whatever release lists, while it is read: there may
+/// be a million of them. Reads no further where that breaks.
+///
+/// # Errors
+/// As reading it, and for what is no such text.
+pub fn read_files(
+    text: impl Read,
+    each: &mut dyn FnMut(ListedFile) -> ControlFlow<()>,
+) -> Result<(), serde_json::Error> {
+    let mut is_over = false;
+    let mut each = |file| {
+        is_over = each(file).is_break();
+        is_over
+    };
+    let mut text = serde_json::Deserializer::from_reader(text);
+    let read = text.deserialize_map(Members(&mut each)).and_then(|()| text.end());
+    if is_over { Ok(()) } else { read }
+}
+
+/// Takes a file, and says whether that is enough.
+type Take<'a> = dyn FnMut(ListedFile) -> bool + 'a;
+
+/// The members of the whole, of which one is the list.
+struct Members<'a>(&'a mut Take<'a>);
+
+impl<'de> Visitor<'de> for Members<'_> {
+    type Value = ();
+
+    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("the metadata of a version")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<(), A::Error> {
+        while let Some(name) = members.next_key::<String>()? {
+            match name.as_str() {
+                ARTIFACTS | FILES => members.next_value_seed(List(&mut *self.0))?,
+                _ => drop(members.next_value::<IgnoredAny>()?),
+            }
         }
-    }
-
-    fn either(self, name: &str, earlier: &str) -> &'a Value {
-        self.0.get(name).unwrap_or(&self.0[earlier])
-    }
-
-    /// The files of the version, `metadata.json` left out.
-    pub fn artifacts(self) -> impl ExactSizeIterator<Item = Artifact<'a>> + Clone {
-        let list = self.member(ARTIFACTS).as_array().map(Vec::as_slice).unwrap_or_default();
-        list.iter().map(Artifact)
-    }
-
-    /// The version that was the newest before this one.
-    pub fn supersedes(self) -> Option<VersionNumber> {
-        self.member(SUPERSEDES).as_str()?.parse().ok()
+        Ok(())
     }
 }
 
-impl<'a> Artifact<'a> {
-    /// A member as text; empty where it is absent.
-    pub fn text(self, name: &str) -> &'a str {
-        self.0[name].as_str().unwrap_or_default()
+struct List<'a>(&'a mut Take<'a>);
+
+impl<'de> DeserializeSeed<'de> for List<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, list: D) -> Result<(), D::Error> {
+        list.deserialize_seq(self)
+    }
+}
+
+impl<'de> Visitor<'de> for List<'_> {
+    type Value = ();
+
+    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("the files of a version")
     }
 
-    /// The path within the version; where it is not UTF-8, as well as it can be shown.
-    pub fn path(self) -> &'a str {
-        self.text("path")
-    }
-
-    pub fn size(self) -> Option<u64> {
-        self.0["size"].as_u64()
+    fn visit_seq<A: SeqAccess<'de>>(self, mut files: A) -> Result<(), A::Error> {
+        while let Some(file) = files.next_element()? {
+            if (self.0)(file) {
+                return Err(A::Error::custom("enough was read"));
+            }
+        }
+        Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+
+    fn read(text: &str) -> Result<Vec<ListedFile>, serde_json::Error> {
+        let mut found = Vec::new();
+        read_files(text.as_bytes(), &mut |file| {
+            found.push(file);
+            ControlFlow::Continue(())
+        })?;
+        Ok(found)
+    }
 
     #[test]
-    fn members_of_the_first_releases_are_found_by_their_names_today() {
-        let file = json!({"path": "a", "size": 3, "format": "onnx"});
-        for (artifacts, supersedes) in [("artifacts", "supersedes"), ("files", "follows")] {
-            let value = json!({artifacts: [file], supersedes: "v6"});
-            let metadata = Metadata(&value);
-            let found: Vec<_> = metadata.artifacts().map(|it| (it.path(), it.size())).collect();
-            assert_eq!(found, [("a", Some(3))]);
-            assert_eq!(metadata.supersedes().map(VersionNumber::get), Some(6));
-            assert_eq!(metadata.artifacts().next().unwrap().text("format"), "onnx");
-        }
-        let text =
-            r#"{"files": [{"blake3": "b", "path": "a", "sha256": "s", "size": 3}], "x": {}}"#;
-        for text in [text.to_owned(), text.replace("files", "artifacts")] {
-            let listed: Listed<'_> = serde_json::from_str(&text).unwrap();
-            let [ListedFile { size: 3, blake3: "b", sha256: "s" }] = listed.artifacts[..] else {
-                panic!("{listed:?}");
+    fn nothing_is_read_once_enough_was() {
+        let (text, mut count) = (r#"{"artifacts": [{}, {}, {}, no JSON"#, 0);
+        let mut each = |_| {
+            count += 1;
+            if count < 3 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        };
+        read_files(text.as_bytes(), &mut each).unwrap();
+        assert_eq!(count, 3);
+    }
+
+    #[test]
+    fn the_list_of_the_first_releases_is_found_by_its_name_then() {
+        let text = r#"{"LIST": [{"blake3": "b", "details": {"x": [{}]}, "format": "onnx", "path": "a",
+            "sha256": "s", "size": 3}, {"path": "c\u0009"}], "x": {"artifacts": [{}], "files": 7}}"#;
+        for name in ["artifacts", "files"] {
+            let [first, second] = &read(&text.replace("LIST", name)).unwrap()[..] else {
+                panic!("two files");
             };
+            let ListedFile { path, size, blake3, sha256, format, path_hex: None } = first else {
+                panic!("{first:?}");
+            };
+            assert_eq!((&path[..], *size), ("a", Some(3)));
+            assert_eq!((&blake3[..], &sha256[..], &format[..]), ("b", "s", "onnx"));
+            assert_eq!(*second, ListedFile { path: "c\t".to_owned(), ..Default::default() });
         }
-        let strange = json!({"artifacts": 7, "supersedes": null});
-        assert_eq!(Metadata(&strange).artifacts().len(), 0);
-        assert_eq!(Metadata(&strange).supersedes(), None);
+        assert_eq!(read("{}").unwrap(), []);
+    }
+
+    #[test]
+    fn what_is_no_metadata_is_an_error() {
+        for text in
+            ["", "7", "[]", "{", r#"{"artifacts": 7}"#, r#"{"files": [{"size": "x"}]}"#, "{}{}"]
+        {
+            assert!(read(text).is_err(), "{text}");
+        }
     }
 }

@@ -11,13 +11,14 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use super::Workspace;
+use super::listed::StoredMetadata;
 use super::tensors::FilePlan;
 use crate::chunker::{SMALL_BYTES, Segment};
 use crate::format::ids::{BlobDigest, ChunkId};
 use crate::format::manifest::{
-    ChunkRef, EntryIndex, FileEntry, FileTensors, METADATA_NAME, Manifest, Node, TensorLine,
+    ChunkRef, EntryIndex, FileEntry, FileTensors, Manifest, Node, TensorLine,
 };
-use crate::format::metadata::{Listed, ListedFile};
+use crate::format::metadata::ListedFile;
 use crate::format::names::ModelName;
 use crate::inspect::Tensor;
 use crate::store::Like;
@@ -32,8 +33,6 @@ const WINDOW_BYTES_MAX: u64 = 512 << 10;
 const KNOWN_BYTES_MIN: u64 = 64 << 10;
 /// Files that one is compared with.
 const CANDIDATES_MAX: usize = 8;
-/// Largest `metadata.json` that is read for the digests of its files.
-const METADATA_BYTES_MAX: u64 = 64 << 20;
 
 /// A tensor by what it is: its name, dtype and shape.
 type TensorKey = (String, Arc<str>, Vec<u64>);
@@ -189,20 +188,18 @@ impl Ancestor {
 
     /// The digests that the version's `metadata.json` has.
     fn read_sha256(&self, workspace: &Workspace) -> Option<Sha256ByDigest> {
-        let index = self.manifest.find(EntryIndex::ROOT, METADATA_NAME)?;
-        let Node::File(file) = &self.manifest.entry(index).node else { return None };
-        if METADATA_BYTES_MAX < file.bytes {
-            return None;
-        }
-        let mut text = vec![0; usize::try_from(file.bytes).ok()?];
-        workspace.read_file(&self.manifest, file, 0, &mut text).ok()?;
-        let listed: Listed<'_> = serde_json::from_slice(&text).ok()?;
-        let known = listed.artifacts.iter().filter(|file| KNOWN_BYTES_MIN <= file.size);
-        let digests = |file: &ListedFile<'_>| {
+        let digests = |file: &ListedFile| {
             let sha256: ChunkId = file.sha256.parse().ok()?;
             Some((file.blake3.parse().ok()?, *sha256.as_bytes()))
         };
-        Some(known.filter_map(digests).collect())
+        let mut found = HashMap::new();
+        let mut text = StoredMetadata::of(workspace, &self.manifest)?;
+        let read = text.read_files(|file| {
+            if file.size.is_some_and(|bytes| KNOWN_BYTES_MIN <= bytes) {
+                found.extend(digests(&file));
+            }
+        });
+        read.is_ok().then_some(found)
     }
 }
 

@@ -79,8 +79,7 @@ impl Workspace {
             return Ok(Vec::new());
         }
         let (model, version) = (&options.reference.model, summary.version);
-        let metadata = self.metadata(&summary.manifest)?;
-        let described = self.described(model, version, manifest, metadata)?;
+        let described = self.described(model, version, &summary.manifest)?;
         let document = |document: &Document| {
             let name = document.name();
             let is_taken = manifest.find(EntryIndex::ROOT, name.as_bytes()).is_some();

@@ -9,8 +9,9 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::{Change, Context, OpsError, Workspace};
-use crate::format::ids::{ManifestId, TreeDigest};
-use crate::format::metadata::{Artifact, Metadata};
+use crate::format::ids::ManifestId;
+use crate::format::manifest::Manifest;
+use crate::format::metadata::ListedFile;
 use crate::format::names::{AliasName, At, ModelName, Reference, VersionNumber};
 use crate::format::record::{Access, Mark, Move, Op, Refusal, Subject, Verdict};
 use crate::governance::{
@@ -258,10 +259,9 @@ impl Workspace {
     /// What a version says of itself, from memory or from its `metadata.json`.
     pub(super) fn version_facts(&self, id: &ManifestId) -> Result<Arc<VersionFacts>, OpsError> {
         self.facts.get_or_insert_with(id, || {
-            let manifest = self.manifest(id)?;
-            let metadata = self.metadata(id)?;
-            let digest = manifest.digest;
-            Ok(Arc::new(facts_from(manifest.version, digest, &metadata)))
+            let mut facts = facts_from(&*self.manifest(id)?);
+            self.read_listed(id, |file| add_file(&mut facts, file))?;
+            Ok(Arc::new(facts))
         })
     }
 
@@ -333,29 +333,33 @@ fn checks_of(vetting: &Vetting) -> Vec<CheckFact> {
     fact.collect()
 }
 
-/// What is not as we write it, as in a version of an earlier release, is left out.
-fn facts_from(version: VersionNumber, digest: TreeDigest, metadata: &Value) -> VersionFacts {
+/// What is not as we write it, as in a version of an earlier release, is left out; the files are to be added.
+fn facts_from(manifest: &Manifest) -> VersionFacts {
+    let metadata = &manifest.metadata;
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let files = Metadata(metadata).artifacts();
-    let fact = |file: Artifact<'_>| FileFact {
-        path: file.path().to_owned(),
-        size: file.size().unwrap_or(0),
-        format: file.text("format").to_owned(),
-        sha256: file.text("sha256").to_owned(),
-    };
-    let shown = if files.len() <= governance::FILES_MAX { files.len() } else { 0 };
     let sealed = &metadata["sealed"];
     let declared = governance::DECLARED
         .into_iter()
         .filter_map(|name| Some((name.to_owned(), metadata.get(name)?.clone())));
     VersionFacts {
-        version,
-        digest,
+        version: manifest.version,
+        digest: manifest.digest,
         sealed_at: sealed["at"].as_str().and_then(|at| at.parse().ok()).unwrap_or_default(),
         sealed_by: text(&sealed["by"]["user"]),
         message: text(&metadata["message"]),
         declared: declared.collect(),
-        files: files.clone().take(shown).map(fact).collect(),
-        files_count: files.len() as u64,
+        files: Vec::new(),
+        files_count: 0,
     }
+}
+
+/// Adds a file; all are left out where there is one too many.
+fn add_file(facts: &mut VersionFacts, file: ListedFile) {
+    facts.files_count += 1;
+    if (governance::FILES_MAX as u64) < facts.files_count {
+        facts.files = Vec::new();
+        return;
+    }
+    let ListedFile { path, size, format, sha256, .. } = file;
+    facts.files.push(FileFact { path, size: size.unwrap_or(0), format, sha256 });
 }

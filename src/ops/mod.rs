@@ -23,6 +23,7 @@ mod history;
 mod hot;
 mod import;
 mod inspect;
+mod listed;
 mod log;
 mod metadata;
 mod model;

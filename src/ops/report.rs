@@ -510,10 +510,14 @@ pub enum Report {
         model: ModelName,
         versions: Vec<VersionSummary>,
     },
-    /// A version's `metadata.json`, with the aliases that point to it.
+    /// A version's `metadata.json` without its list of files, with the aliases that point to it.
     Version {
         summary: Box<VersionSummary>,
         metadata: Value,
+    },
+    /// A part of the text of a version's `metadata.json`; empty at its end.
+    Metadata {
+        part: String,
     },
     Diff(Box<DiffReport>),
     Log(LogReport),

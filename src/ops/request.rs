@@ -318,6 +318,12 @@ pub enum Request {
     Show {
         reference: Reference,
     },
+    /// The text of a version's `metadata.json`, in parts.
+    Metadata {
+        reference: Reference,
+        /// Bytes that were read before.
+        offset: u64,
+    },
     Diff(DiffOptions),
     Log(LogOptions),
     History(HistoryOptions),

@@ -27,6 +27,9 @@ impl Workspace {
                 let (summary, metadata) = self.show(context, &reference)?;
                 Report::Version { summary: Box::new(summary), metadata }
             }
+            Request::Metadata { reference, offset } => {
+                Report::Metadata { part: self.metadata_part(context, &reference, offset)? }
+            }
             Request::Diff(options) => {
                 Report::Diff(Box::new((*self.diff(context, &options, progress)?).clone()))
             }

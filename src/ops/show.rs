@@ -6,16 +6,11 @@ use super::{
     AliasSummary, CatalogReport, Context, ModelSummary, OpsError, RepairReport, StatusReport,
     VersionSummary, Workspace, permit,
 };
-use crate::format::ids::ManifestId;
-use crate::format::manifest::{EntryIndex, METADATA_NAME, Node};
 use crate::format::names::{LATEST, ModelName, Reference};
 use crate::format::record::{Access, Actor};
 use crate::governance::{self, Action, Permission};
 use crate::registry::model::{Model, Version};
-use crate::store::{self, StoreError};
-
-/// Largest `metadata.json` that is shown whole.
-const METADATA_BYTES_MAX: u64 = 1 << 30;
+use crate::store;
 
 impl Workspace {
     /// The models that the caller may read.
@@ -49,30 +44,15 @@ impl Workspace {
         Ok(aliases_of(state.model(name).expect("permitted, so it is there")))
     }
 
-    /// One version with its metadata.
+    /// One version with its metadata, without the list of files.
     pub(super) fn show(
         &self,
         context: &Context,
         reference: &Reference,
     ) -> Result<(VersionSummary, Value), OpsError> {
         let summary = self.resolve(context, reference)?;
-        let metadata = self.metadata(&summary.manifest)?;
+        let metadata = self.manifest(&summary.manifest)?.metadata.clone();
         Ok((summary, metadata))
-    }
-
-    /// The `metadata.json` of a version.
-    pub(super) fn metadata(&self, id: &ManifestId) -> Result<Value, OpsError> {
-        let manifest = self.manifest(id)?;
-        let found = manifest.find(EntryIndex::ROOT, METADATA_NAME);
-        let Some(Node::File(file)) = found.map(|index| &manifest.entry(index).node) else {
-            return Err(damaged_metadata(id, "it is not in the tree"));
-        };
-        if METADATA_BYTES_MAX < file.bytes {
-            return Err(damaged_metadata(id, "it is larger than 1 GiB"));
-        }
-        let mut text = vec![0; usize::try_from(file.bytes).expect("checked above")];
-        self.read_file(&manifest, file, 0, &mut text)?;
-        serde_json::from_slice(&text).map_err(|error| damaged_metadata(id, &error.to_string()))
     }
 
     /// The version that a reference means now, if the caller may read its model.
@@ -161,11 +141,6 @@ impl Workspace {
         let access = self.state().root_access();
         super::permit_access(context, access, Action::Administer, "the store")
     }
-}
-
-fn damaged_metadata(manifest: &ManifestId, why: &str) -> OpsError {
-    let why = format!("its metadata.json cannot be read: {why}");
-    StoreError::ManifestDamaged { manifest: *manifest, why }.into()
 }
 
 pub(super) fn may_read(context: &Context, access: Access) -> bool {

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use serde_json::Value;
 
@@ -164,6 +165,35 @@ fn a_snapshot_takes_its_metadata_from_options() {
         shown.stdout.contains("why it exists") && shown.stdout.contains("0.91728"),
         "{shown:?}"
     );
+}
+
+#[test]
+fn a_version_is_shown_with_all_its_files_however_many() {
+    let bench = store_with_three();
+    let names: Vec<String> =
+        (0..4_000).map(|number| format!("{}{number:04}", "ä".repeat(100))).collect();
+    for name in &names {
+        bench.write(&format!("many/{name}"), name);
+    }
+    let source = bench.root.join("many");
+    bench.cli(&["snapshot", "churn", source.to_str().expect("text"), "-m", "many"]).ok();
+    let check = |bench: &Bench| -> Value {
+        let shown = bench.cli(&["show", "churn/v4"]).ok().stdout;
+        let (_, table) = shown.split_once(" FILE\n").expect("a table");
+        let shown: Vec<_> = table.lines().filter_map(|line| line.split(' ').next_back()).collect();
+        assert_eq!(shown, names);
+        let head = format!("{MODELFS} --store {} show churn | head -1", bench.store.display());
+        let head = Output::of(Command::new("bash").args(["-o", "pipefail", "-c", &head]));
+        assert_eq!(head.ok().stdout, "version     churn/v4\n");
+        bench.cli_json(&["show", "churn/v4"])
+    };
+    let alone = check(&bench);
+    let mount = Mount::on(bench);
+    let text = mount.text("churn/v4/metadata.json");
+    assert!(1 << 20 < text.len(), "{} bytes are one part", text.len());
+    let metadata: Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!(alone["metadata"], metadata);
+    assert_eq!(check(&mount.bench), alone);
 }
 
 #[test]

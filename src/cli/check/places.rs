@@ -2,23 +2,36 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::fs;
+use std::fs::File;
+use std::io::BufReader;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use serde::Deserialize;
 use serde_json::Value;
 
 use crate::cli::ask;
 use crate::cli::client::StorePlace;
+use crate::cli::failure::failure;
 use crate::format::manifest::METADATA_NAME;
 use crate::format::names::{At, Reference};
 use crate::format::record::Subject;
-use crate::ops::{ExportOptions, Failure, Report, Request};
+use crate::ops::{ExportOptions, Failure, FailureKind, Report, Request};
 
 /// A version, and how it is told from others.
 pub struct Version {
     pub subject: Subject,
-    pub metadata: Value,
+    pub told: Told,
+}
+
+/// What the metadata of no two versions have in common.
+#[derive(Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Told {
+    model: Value,
+    version: Value,
+    digest: Value,
+    sealed: Value,
 }
 
 /// The version that a reference means now.
@@ -36,7 +49,11 @@ pub fn find(store: StorePlace<'_>, reference: &Reference) -> Result<Version, Fai
         manifest: summary.manifest,
         digest: summary.digest,
     };
-    Ok(Version { subject, metadata })
+    let told = serde_json::from_value(metadata).map_err(|error| {
+        let message = format!("cannot understand the metadata of `{reference}`");
+        Failure { because: vec![error.to_string()], ..failure(FailureKind::Damaged, message) }
+    })?;
+    Ok(Version { subject, told })
 }
 
 /// Where the files of versions can be read: in the mount, or in copies that go with the scratch directory.
@@ -70,9 +87,9 @@ impl<'a> Places<'a> {
         if let Some(point) = &self.mountpoint {
             let directory = point.join(&below);
             // Another file system may be there, where this process lives apart from the daemon.
-            let found = fs::read(directory.join(OsStr::from_bytes(METADATA_NAME))).ok();
-            let found = found.and_then(|text| serde_json::from_slice::<Value>(&text).ok());
-            if found.as_ref() == Some(&version.metadata) {
+            let found = File::open(directory.join(OsStr::from_bytes(METADATA_NAME))).ok();
+            let found = found.and_then(|file| serde_json::from_reader(BufReader::new(file)).ok());
+            if found.is_some_and(|found: Told| found == version.told) {
                 return Ok(directory);
             }
         }

@@ -15,12 +15,11 @@ use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 
 use super::{Context, OpsError, StatementReport, Workspace};
-use crate::format::canonical;
-use crate::format::ids::{BlobDigest, from_hex, to_hex};
+use crate::format::ids::{ManifestId, from_hex, to_hex};
 use crate::format::manifest::{METADATA_NAME, Manifest, Node};
+use crate::format::metadata::ListedFile;
 use crate::format::names::{At, ModelName, Reference, VersionNumber};
 
 pub use signature::{SignError, sign};
@@ -86,7 +85,7 @@ pub(super) struct DescribedFile {
 pub(super) struct Described {
     pub model: ModelName,
     pub version: VersionNumber,
-    /// The whole `metadata.json`.
+    /// The `metadata.json` without its list of files.
     pub metadata: Value,
     /// All files, `metadata.json` among them, in the order of their paths' components.
     pub files: Vec<DescribedFile>,
@@ -103,18 +102,36 @@ impl Workspace {
         &self,
         model: &ModelName,
         version: VersionNumber,
-        manifest: &Manifest,
-        metadata: Value,
+        id: &ManifestId,
     ) -> Result<Described, OpsError> {
-        let mut files = files_of(&metadata).ok_or_else(|| {
+        let manifest = self.manifest(id)?;
+        let (mut files, mut unnamed) = (Vec::new(), 0);
+        self.read_listed(id, |file| match described_file(file) {
+            Some(file) => files.push(file),
+            None => unnamed += 1,
+        })?;
+        if 0 < unnamed {
             let reference = format!("{model}/{version}");
             let why = format!("the metadata of `{reference}` does not name its files");
-            OpsError::Option { what: "the version", why }
-        })?;
-        files.push(metadata_file(&metadata));
+            return Err(OpsError::Option { what: "the version", why });
+        }
+        files.push(self.metadata_file(id)?);
         files.sort_by(|a, b| a.path.cmp(&b.path));
-        let links = links_of(manifest, &files);
+        let links = links_of(&manifest, &files);
+        let metadata = manifest.metadata.clone();
         Ok(Described { model: model.clone(), version, metadata, files, links })
+    }
+
+    /// `metadata.json` itself, which does not list itself.
+    fn metadata_file(&self, id: &ManifestId) -> Result<DescribedFile, OpsError> {
+        let (file, sha256) = self.digest_metadata(id)?;
+        Ok(DescribedFile {
+            path: OsStr::from_bytes(METADATA_NAME).into(),
+            bytes: file.bytes,
+            sha256: to_hex(&sha256),
+            blake3: file.digest.to_string(),
+            format: "json".to_owned(),
+        })
     }
 
     /// What is to be signed of a version: an in-toto statement for the `model_signing` tool.
@@ -123,44 +140,25 @@ impl Workspace {
         context: &Context,
         reference: &Reference,
     ) -> Result<StatementReport, OpsError> {
-        let (summary, metadata) = self.show(context, reference)?;
+        let summary = self.resolve(context, reference)?;
         let (model, version) = (reference.model.clone(), summary.version);
-        let manifest = self.manifest(&summary.manifest)?;
-        let described = self.described(&model, version, &manifest, metadata)?;
+        let described = self.described(&model, version, &summary.manifest)?;
         let statement = statement::value(&described)?;
         let reference = Reference { model, at: At::Version(version) };
         Ok(StatementReport { reference, payload: statement.to_string() })
     }
 }
 
-/// The files that the metadata lists: all but itself. Versions that were sealed by the first releases call
-/// the list `files`.
-fn files_of(metadata: &Value) -> Option<Vec<DescribedFile>> {
-    let list = metadata.get("artifacts").or_else(|| metadata.get("files"))?.as_array()?;
-    let file = |line: &Value| {
-        let text = |key: &str| Some(line.get(key)?.as_str()?.to_owned());
-        let path = match text("path_hex") {
-            Some(digits) => PathBuf::from(OsStr::from_bytes(&from_hex(&digits)?)),
-            None => PathBuf::from(text("path")?),
-        };
-        let format = text("format").unwrap_or_else(|| "unknown".to_owned());
-        let bytes = line.get("size")?.as_u64()?;
-        let (sha256, blake3) = (text("sha256")?, text("blake3")?);
-        Some(DescribedFile { path, bytes, sha256, blake3, format })
+/// A file as the metadata lists it; `None` where it does not say what every file has.
+fn described_file(file: ListedFile) -> Option<DescribedFile> {
+    let ListedFile { path, path_hex, size, blake3, sha256, format } = file;
+    let path = match path_hex {
+        Some(digits) => PathBuf::from(OsStr::from_bytes(&from_hex(&digits)?)),
+        None => PathBuf::from(path),
     };
-    list.iter().map(file).collect()
-}
-
-/// `metadata.json` itself: its text is the canonical form of what it says.
-fn metadata_file(metadata: &Value) -> DescribedFile {
-    let text = canonical::encode(metadata) + "\n";
-    DescribedFile {
-        path: OsStr::from_bytes(METADATA_NAME).into(),
-        bytes: text.len() as u64,
-        sha256: to_hex(&Sha256::digest(&text)),
-        blake3: BlobDigest::of(text.as_bytes()).to_string(),
-        format: "json".to_owned(),
-    }
+    let format = if format.is_empty() { "unknown".to_owned() } else { format };
+    let is_whole = !path.as_os_str().is_empty() && !blake3.is_empty() && !sha256.is_empty();
+    is_whole.then_some(DescribedFile { path, bytes: size?, sha256, blake3, format })
 }
 
 /// Symbolic links of a version, and the files that they lead to. What was sealed leads nowhere outside.
@@ -209,9 +207,12 @@ pub(super) mod samples {
 
     /// A version of two files, with all that metadata can say.
     pub fn described() -> Described {
-        let file = |path: &str, format: &str| {
-            let (sha256, blake3) = ("ab".repeat(32), "cd".repeat(32));
-            json!({ "path": path, "size": 7, "sha256": sha256, "blake3": blake3, "format": format })
+        let file = |path: &str, format: &str| DescribedFile {
+            path: path.into(),
+            bytes: 7,
+            sha256: "ab".repeat(32),
+            blake3: "cd".repeat(32),
+            format: format.to_owned(),
         };
         let metadata = json!({
             "model": "churn", "version": "v7", "digest": "ef".repeat(32), "message": "June data",
@@ -220,11 +221,9 @@ pub(super) mod samples {
             "labels": { "license": "apache-2.0" },
             "datasets": [{ "name": "June", "uri": "s3://data/june", "role": "train",
                            "digest": "01".repeat(32), "bytes": 9, "rows": 3 }],
-            "files": [file("model.onnx", "onnx"), file("b/odd\nname", "unknown")],
         });
-        let mut files = files_of(&metadata).expect("they are whole");
-        files.push(metadata_file(&metadata));
-        files.sort_by(|a, b| a.path.cmp(&b.path));
+        let files = [("b/odd\nname", "unknown"), ("metadata.json", "json"), ("model.onnx", "onnx")];
+        let files = files.map(|(path, format)| file(path, format)).into();
         let version = "v7".parse().expect("a version");
         let model = "churn".parse().expect("a name");
         Described { model, version, metadata, files, links: Vec::new() }
@@ -252,10 +251,22 @@ mod tests {
     }
 
     #[test]
-    fn metadata_lists_itself_last_and_in_order() {
-        let described = samples::described();
-        let paths: Vec<_> =
-            described.files.iter().map(|file| file.path.display().to_string()).collect();
-        assert_eq!(paths, ["b/odd\nname", "metadata.json", "model.onnx"]);
+    fn a_file_is_described_where_all_is_said_of_it() {
+        let listed = |path: &str, path_hex: Option<&str>| ListedFile {
+            path: path.to_owned(),
+            path_hex: path_hex.map(str::to_owned),
+            size: Some(0),
+            blake3: "cd".repeat(32),
+            sha256: "ab".repeat(32),
+            format: String::new(),
+        };
+        let named = described_file(listed("a", None)).expect("all is said");
+        assert_eq!((named.path.as_path(), &named.format[..]), (Path::new("a"), "unknown"));
+        let odd = described_file(listed("\u{fffd}", Some("ff2f61"))).expect("all is said");
+        assert_eq!(odd.path.as_os_str().as_bytes(), b"\xff/a");
+        assert_eq!(described_file(listed("", None)), None);
+        assert_eq!(described_file(listed("a", Some("f"))), None);
+        assert_eq!(described_file(ListedFile { size: None, ..listed("a", None) }), None);
+        assert_eq!(described_file(ListedFile { sha256: String::new(), ..listed("a", None) }), None);
     }
 }
