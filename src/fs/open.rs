@@ -58,9 +58,13 @@ impl Filesystem {
                 let handle = Handle::Control(ControlHandle::new(model, seq, opener));
                 Ok(Opened { stream: true, ..self.opened_text(handle) })
             }
-            Node::Deed(model, deed, at) => self
-                .open_deed(requester, (model, *deed, at), flags)
-                .map(|handle| Opened { stream: true, ..self.opened_text(handle) }),
+            Node::Deed(model, deed, at) => {
+                self.open_deed(requester, (model, *deed, at), flags).map(|handle| {
+                    // A stream is read at 0 for ever: only what takes commands may be one.
+                    let stream = matches!(handle, Handle::Deed { .. });
+                    Opened { stream, ..self.opened_text(handle) }
+                })
+            }
             Node::Draft(place) => {
                 let opened = place.tree.open_file(place.node, flags & !FLAGS_DROPPED);
                 opened.map(|file| self.opened_draft(file)).map_err(FsError::Draft)

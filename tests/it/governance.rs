@@ -1,6 +1,7 @@
 //! Policies at every door: the same refusals, the same records, for root too.
 
 use std::fs;
+use std::io::Read;
 use std::path::Path;
 
 use serde_json::Value;
@@ -264,6 +265,31 @@ fn an_approval_counts_for_what_was_approved_by_whom_it_was() {
     assert_eq!(syscalls::errno(wrong), Err(libc::EINVAL));
     mount.restart();
     mount.cli(&["approvals", "churn/v4"]).ok().says("approved by 4103 as validator");
+}
+
+#[test]
+fn what_was_said_of_a_version_is_read_to_its_end() {
+    let mount = governed();
+    mount.retarget("churn", "staging", "v1").expect("no gate");
+    let path = |place: &str| mount.path(format!("churn/.modelfs/{place}"));
+    let read = |place: &str| {
+        let (mut text, bytes_max) = (String::new(), 1 << 20);
+        let file = fs::File::open(path(place)).expect("whoever enters the model may read it");
+        file.take(bytes_max).read_to_string(&mut text).expect("a text");
+        assert!((text.len() as u64) < bytes_max, "{place} has no end: {}", &text[..100]);
+        text
+    };
+    // Longer than the size that stat(2) shows.
+    for (user, letter) in [(ANN, "a"), (BOB, "b")] {
+        let words = format!("approve: {}", letter.repeat(4_000));
+        as_user(user, || fs::write(path("approve/v1"), words)).expect("may approve");
+    }
+    for place in ["approve/v1", "mark/v1"] {
+        let said: Value = serde_json::from_str(&read(place)).expect("one document");
+        let words = |index: usize| said["approvals"][index]["message"].as_str().map(str::len);
+        assert_eq!((words(0), words(1), words(2)), (Some(4_000), Some(4_000), None), "{place}");
+    }
+    assert_eq!(read("break-glass/staging").lines().count(), 1);
 }
 
 #[test]
