@@ -36,7 +36,7 @@ use crate::ops::{Caller, DaemonStatus, HotLimit, OpenOptions, Workspace};
 use crate::store::Layout;
 use crate::sys::mount::Audience;
 use crate::sys::process::EndSignals;
-use crate::sys::{identity, io as store_io, lease, process, socket, users};
+use crate::sys::{identity, io as store_io, process, socket, users};
 
 /// What the lock of a store says first where a daemon holds it.
 pub const HOLDER: &str = "modelfs mount";
@@ -156,7 +156,6 @@ fn prepare_process() -> Result<EndSignals, DaemonError> {
     process::set_umask(UMASK_AT_START);
     // Before the first thread, so that all of them leave these signals to the one that waits.
     let signals = EndSignals::hold().map_err(setup("hold signals back"))?;
-    lease::ignore_break_signals().map_err(setup("ignore SIGIO"))?;
     match process::raise_open_files() {
         Ok(count) => debug!("at most {count} open files"),
         Err(error) => warn!("cannot raise the limit of open files: {error}"),

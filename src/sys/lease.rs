@@ -6,12 +6,15 @@
 //! seconds are over as `/proc/sys/fs/lease-break-time` says, so `LeaseGuard::holds` is asked again
 //! after the reading.
 //!
-//! Call `ignore_break_signals` once before the first lease: a broken lease sends SIGIO, and the
-//! default action of that signal ends the process.
+//! A broken lease sends SIGIO, whose default action ends the process: from the first lease on the
+//! process ignores that signal.
 
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
+use std::sync::Once;
+
+static IGNORE_BREAK_SIGNALS: Once = Once::new();
 
 /// What came of asking for a read lease.
 #[derive(Debug)]
@@ -35,6 +38,11 @@ pub struct LeaseGuard<'a> {
 /// # Errors
 /// Only what says nothing about writers, such as EBADF; a refused lease is `Busy` or `Unsupported`.
 pub fn take(file: &File) -> io::Result<Lease<'_>> {
+    IGNORE_BREAK_SIGNALS.call_once(|| {
+        // SAFETY: SIG_IGN installs no handler, so no code of ours runs in signal context.
+        let before = unsafe { libc::signal(libc::SIGIO, libc::SIG_IGN) };
+        assert_ne!(before, libc::SIG_ERR, "SIGIO can be ignored");
+    });
     match fcntl(file, libc::F_SETLEASE, libc::F_RDLCK) {
         Ok(_) => Ok(Lease::Held(LeaseGuard { file })),
         Err(error) => match error.raw_os_error() {
@@ -46,16 +54,6 @@ pub fn take(file: &File) -> io::Result<Lease<'_>> {
             _ => Err(error),
         },
     }
-}
-
-/// Makes the process ignore SIGIO, the signal of a lease that is being broken.
-///
-/// # Errors
-/// None on Linux; the result is checked all the same.
-pub fn ignore_break_signals() -> io::Result<()> {
-    // SAFETY: SIG_IGN installs no handler, so no code of ours runs in signal context.
-    let before = unsafe { libc::signal(libc::SIGIO, libc::SIG_IGN) };
-    if before == libc::SIG_ERR { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 impl LeaseGuard<'_> {
@@ -89,7 +87,6 @@ mod tests {
 
     #[test]
     fn a_lease_is_refused_while_a_writer_has_the_file_and_held_after() {
-        ignore_break_signals().unwrap();
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("weights");
         let writer = File::create(&path).unwrap();

@@ -1,9 +1,12 @@
 //! A draft that somebody still writes is not sealed, and the refusal names what is open.
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::thread;
+use std::time::Duration;
 
-use crate::harness::{Mount, fixtures, require_program};
+use crate::harness::{Bench, Mount, fixtures, noise, require_program};
 
 fn check_shell(shell: &str) {
     let mount = Mount::with_churn();
@@ -115,4 +118,33 @@ fn a_command_line_says_busy_with_its_exit_status() {
     drop(held);
     fs::write(&path, "w").expect("a draft file");
     mount.cli(&["snapshot", "churn", "-m", "now"]).ok().says("v1");
+}
+
+#[test]
+fn a_writer_that_comes_late_ends_a_snapshot_with_its_reason_and_no_daemon() {
+    let bench = Bench::new();
+    let path = bench.write("weights", noise(1, 16 << 20));
+    let source = path.to_str().expect("text");
+    let is_held_up = || {
+        let late = File::options().write(true).custom_flags(libc::O_NONBLOCK).open(&path);
+        late.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    };
+    for number in 0..20 {
+        let message = format!("try {number}");
+        let snapshot = ["snapshot", "churn", source, "-m", &message];
+        let (sealed, came_late) = thread::scope(|scope| {
+            let sealing = scope.spawn(|| bench.cli(&snapshot));
+            let mut came_late = false;
+            while !came_late && !sealing.is_finished() {
+                thread::sleep(Duration::from_millis(1));
+                came_late = is_held_up();
+            }
+            (sealing.join().expect("no panic"), came_late)
+        });
+        if came_late {
+            sealed.exits(5).says("weights").says("changed");
+            return;
+        }
+    }
+    panic!("no writer came while the file was read");
 }

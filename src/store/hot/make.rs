@@ -149,7 +149,6 @@ impl Hot {
             return Ok(Adopted::Left("too small"));
         }
         let file = self.io.open(from)?;
-        // SIGIO is ignored by whoever runs us: a broken lease shows in `holds`.
         let Lease::Held(lease) = lease::take(&file)? else {
             return Ok(Adopted::Left("somebody may have it open for writing"));
         };

@@ -16,7 +16,6 @@ struct Scratch {
 
 impl Scratch {
     fn new() -> Self {
-        crate::sys::lease::ignore_break_signals().unwrap();
         let directory = tempfile::tempdir().unwrap();
         let layout = Layout::new(directory.path());
         for path in [layout.hot(), layout.temporary()] {
