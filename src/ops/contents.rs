@@ -1,8 +1,7 @@
 //! The contents of a version: each file is read, cut, stored and hashed; one that the version before
 //! has as well is only compared.
 //!
-//! Invariant S2: what is stored is what was read while nobody had the file open for writing, and
-//! whose size and times were the same before and after.
+//! Invariant S2, that nobody writes to a file meanwhile, is kept by [`QuietFile`].
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -11,7 +10,6 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use jiff::Timestamp;
 use parking_lot::Mutex;
@@ -21,6 +19,7 @@ use super::ancestor::{Ancestor, Known, Likeness};
 use super::digests::FileHasher;
 use super::hot::Movable;
 use super::metadata::{Described, ListedFile};
+use super::quiet::QuietFile;
 use super::source::{Files, SourceFile, SourceTree};
 use super::tensors::{CutTable, EXTERNAL, External, kind_of_file};
 use super::told::Telling;
@@ -33,18 +32,11 @@ use crate::format::hot::Stamp;
 use crate::format::ids::{BlobDigest, ChunkId, TreeDigest};
 use crate::format::manifest::{ChunkRef, EntryIndex, FileTensors, Node, Tree};
 use crate::format::names::ModelName;
-use crate::store::hot::{HOT_FILE_BYTES_MIN, stamp_of};
 use crate::store::{ChunkWriter, Like, Piece};
 use crate::sys::at;
-use crate::sys::lease::{self, Lease};
 
 /// Largest `metadata.json` of a draft that is taken over.
 const USER_METADATA_BYTES_MAX: u64 = 1 << 20;
-/// How long files that were closed may still count as open: the kernel tells of the last close only
-/// after the program has gone on, perhaps to ask for the snapshot.
-const CLOSE_TIME_MAX: Duration = Duration::from_secs(1);
-/// Longest pause between two looks whether they are closed.
-const CLOSE_PAUSE_MAX: Duration = Duration::from_millis(50);
 /// Files that are open before it is their turn, and bytes of each that the kernel reads meanwhile.
 const AHEAD_FILES_MAX: usize = 32;
 const AHEAD_BYTES_MAX: u64 = 256 << 10;
@@ -193,8 +185,9 @@ impl Workspace {
             };
             let mut ahead = Ahead::new(&source, open);
             while let Some((file, opened)) = ahead.next(&source)? {
-                let (digest, read, cut) = reading.read(&file, &opened)?;
-                source.tree.set_content(file.index, digest);
+                let entry = file.index;
+                let (digest, read, cut) = reading.read(file, opened)?;
+                source.tree.set_content(entry, digest);
                 files.push(read);
                 cuts.push(cut);
             }
@@ -276,57 +269,25 @@ impl Reading<'_, '_, '_> {
     /// Reads a file that nobody writes to meanwhile (S2).
     fn read(
         &mut self,
-        file: &SourceFile,
-        opened: &File,
+        file: SourceFile,
+        opened: File,
     ) -> Result<(BlobDigest, FileRead, FileCut), OpsError> {
-        let failed = |e| OpsError::file("read", &file.path, e);
-        let changed = || OpsError::Changed { path: file.path.clone() };
-        let before = at::status(opened).map_err(failed)?;
-        if before.kind() != at::EntryKind::File || before.size != file.bytes {
-            return Err(changed());
-        }
-        let taken = once_closed(|| lease::take(opened), |taken| matches!(taken, Ok(Lease::Busy)));
-        let lease = match taken.map_err(failed)? {
-            Lease::Held(guard) => Some(guard),
-            Lease::Unsupported => None,
-            Lease::Busy => {
-                let (model, paths) = (self.progress.model.clone(), vec![file.path.clone()]);
-                return Err(OpsError::DraftBusy { model, paths });
-            }
+        let file = QuietFile::hold(file, opened, self.progress.model, self.is_draft)?;
+        let (digest, cut) = match self.find_known(&file).map_err(|e| file.failed(e))? {
+            Some(known) => known,
+            None => self.cut(&file)?,
         };
-        let (digest, bytes, cut) = match self.find_known(file, opened).map_err(failed)? {
-            Some((digest, cut)) => (digest, file.bytes, cut),
-            None => self.cut(file, opened)?,
-        };
-        let format = kind_of_file(&file.path, opened, file.bytes).map_err(failed)?;
-        let described = self.telling.ask(&file.path, opened, file.bytes, format);
-        let described = described.map_err(failed)?;
-        let after = at::status(opened).map_err(failed)?;
-        // In the draft, removing another name of the file moves its ctime, and changes nothing.
-        let same_time = self.is_draft || before.ctime == after.ctime;
-        let held = match &lease {
-            Some(lease) => lease.holds().map_err(failed)?,
-            None => true,
-        };
-        if bytes != before.size || after.size != bytes || before.mtime != after.mtime {
-            return Err(changed());
-        }
-        if !same_time || !held {
-            return Err(changed());
-        }
-        // Another name would be another way to write to it.
-        let is_alone = lease.is_some() && after.nlink == 1 && before.ctime == after.ctime;
-        let sealed =
-            (is_alone && HOT_FILE_BYTES_MIN <= after.size).then(|| Box::new(stamp_of(&after)));
+        let (path, bytes) = (&file.source.path, file.source.bytes);
+        let format = kind_of_file(path, &file.opened, bytes).map_err(|e| file.failed(e))?;
+        let described = self.telling.ask(path, &file.opened, bytes, format);
+        let described = described.map_err(|e| file.failed(e))?;
+        let sealed = file.release()?;
         Ok((digest, FileRead { format, sealed, described }, cut))
     }
 
     /// The file as the version before has it, if it is the same and all of it is stored and whole.
-    fn find_known(
-        &mut self,
-        file: &SourceFile,
-        opened: &File,
-    ) -> io::Result<Option<(BlobDigest, FileCut)>> {
+    fn find_known(&mut self, file: &QuietFile) -> io::Result<Option<(BlobDigest, FileCut)>> {
+        let QuietFile { source: file, opened, .. } = file;
         // Another file may tell another story of the tensors in this one than it did.
         let Some(ancestor) = self.ancestor.filter(|_| !self.external.tells_of(&file.path)) else {
             return Ok(None);
@@ -351,24 +312,21 @@ impl Reading<'_, '_, '_> {
         Ok(None)
     }
 
-    /// Reads a file to its end, and puts its pieces; its length with its digest.
-    fn cut(
-        &mut self,
-        file: &SourceFile,
-        opened: &File,
-    ) -> Result<(BlobDigest, u64, FileCut), OpsError> {
-        let plan = self.external.plan_of(&file.path, opened, file.bytes);
-        let plan = plan.map_err(|e| OpsError::file("read", &file.path, e))?;
+    /// Reads a file to its end, and puts its pieces.
+    fn cut(&mut self, file: &QuietFile) -> Result<(BlobDigest, FileCut), OpsError> {
+        let SourceFile { path, bytes: file_bytes, .. } = &file.source;
+        let plan = self.external.plan_of(path, &file.opened, *file_bytes);
+        let plan = plan.map_err(|e| file.failed(e))?;
         let chunking = self.workspace.store.config().chunking;
-        let mut likeness = Likeness::new(self.ancestor, &file.path, file.bytes);
-        let mut reader = Interruptible(opened);
+        let mut likeness = Likeness::new(self.ancestor, path, *file_bytes);
+        let mut reader = Interruptible(&file.opened);
         let (mut blake3, mut own) = (blake3::Hasher::new(), Vec::new());
         let (mut bytes, mut piece_count) = (0_u64, 0);
         for segment in &plan.segments {
             likeness.enter(&plan, segment);
             let mut pieces_of = PiecesOf::new(&mut reader, segment, chunking);
-            let fail = |e| OpsError::file("read", &file.path, e);
-            while let Some(plain) = pieces_of.next(self.writer.room()).map_err(fail)? {
+            let mut next = |room| pieces_of.next(room).map_err(|e| file.failed(e));
+            while let Some(plain) = next(self.writer.room())? {
                 blake3.update(&plain);
                 own.extend(plan.digests_within(bytes, &plain));
                 let place = bytes..bytes + plain.len() as u64;
@@ -382,9 +340,12 @@ impl Reading<'_, '_, '_> {
                 piece_count += 1;
             }
         }
+        if bytes != *file_bytes {
+            return Err(file.changed());
+        }
         self.hasher.end_file();
         let digest = BlobDigest(*blake3.finalize().as_bytes());
-        Ok((digest, bytes, FileCut::Pieces(piece_count, plan.into_table(own))))
+        Ok((digest, FileCut::Pieces(piece_count, plan.into_table(own))))
     }
 }
 
@@ -487,20 +448,6 @@ fn read_up_to(source: &mut impl Read, out: &mut [u8]) -> io::Result<usize> {
         }
     }
     Ok(done)
-}
-
-/// Tries again while something seems to be open for writing: it may have been closed just now.
-pub(super) fn once_closed<T>(mut attempt: impl FnMut() -> T, is_busy: impl Fn(&T) -> bool) -> T {
-    let (mut waited, mut pause) = (Duration::ZERO, Duration::from_millis(1));
-    loop {
-        let done = attempt();
-        if !is_busy(&done) || CLOSE_TIME_MAX <= waited {
-            return done;
-        }
-        std::thread::sleep(pause);
-        waited += pause;
-        pause = (pause * 2).min(CLOSE_PAUSE_MAX);
-    }
 }
 
 /// Reads on after a signal.

@@ -29,6 +29,7 @@ mod metadata;
 mod model;
 mod past;
 mod policy;
+mod quiet;
 mod refusals;
 mod report;
 mod request;

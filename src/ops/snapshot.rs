@@ -13,11 +13,10 @@ use std::sync::mpsc;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 
-use super::contents::{
-    OpenFile, Sealing, Stored, Tracked, once_closed, put_metadata, read_user_metadata,
-};
+use super::contents::{OpenFile, Sealing, Stored, Tracked, put_metadata, read_user_metadata};
 use super::gate::{Newcomer, new_access};
 use super::metadata::{self, Facts, Text};
+use super::quiet::once_closed;
 use super::retarget::{Must, Wish};
 use super::source::{Root, SourceTree, mtime_from};
 use super::{
