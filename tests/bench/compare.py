@@ -25,6 +25,7 @@ def arguments():
     ask.add_argument("--place", help="where to work; on the file system to compare with")
     ask.add_argument("--targets", help="sizes: JSON of family -> MB to compare with")
     ask.add_argument("--mib", type=int, default=512, help="speed, cores, memory, diff: size of the large model")
+    ask.add_argument("--shards", type=int, default=1, help="cores: files that the large model is split into")
     ask.add_argument("--models", type=int, default=10_000, help="scale: models")
     ask.add_argument("--versions", type=int, default=100, help="scale: versions of each")
     ask.add_argument("--filler", help="scale: the program of fill.rs, if it is built; else cargo builds it")

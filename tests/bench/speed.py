@@ -1,4 +1,5 @@
 """One large model of bf16 and fp32 weights: sealing it, sealing it again, reading it in place; beside ext4 and peers."""
+import itertools
 import os
 import shutil
 import struct
@@ -30,13 +31,14 @@ def pieces(dtype, mib):
         yield (turned ^ mask).to_bytes(MIB, "little")
 
 
-def write_large(path, dtype, mib):
+def write_large(path, dtype, mib, weights=None):
+    """One tensor of `mib` MiB, of new weights or of the next of these."""
+    weights = weights or pieces(dtype, mib)
     header = f'{{"w":{{"dtype":"{dtype}","shape":[{mib << (19 if dtype == "BF16" else 18)}],"data_offsets":[0,{mib << 20}]}}}}'
     header += " " * (-len(header) % 8)
     with open(path, "wb") as out:
         out.write(struct.pack("<Q", len(header)) + header.encode())
-        for piece in pieces(dtype, mib):
-            out.write(piece)
+        out.writelines(itertools.islice(weights, mib))
 
 
 def make_large(place, mib):
