@@ -16,8 +16,9 @@ use parking_lot::Mutex;
 use serde_json::{Map, Value};
 
 use super::ancestor::{Ancestor, Known, Likeness};
-use super::digests::FileHasher;
+use super::digests::{FileHasher, Rest, read_at};
 use super::hot::Movable;
+use super::late::{LateFiles, Settled};
 use super::metadata::{Described, ListedFile};
 use super::quiet::QuietFile;
 use super::source::{Files, SourceFile, SourceTree};
@@ -171,13 +172,16 @@ impl Workspace {
         let external = learn_external(&source, open)?;
         let ancestor = self.ancestor(progress.model);
         let (mut files, mut cuts) = (Vec::new(), Vec::new());
-        let (digests, known, telling) = std::thread::scope(|scope| -> Result<_, OpsError> {
+        let limits = self.late_limits;
+        let (digests, known, late, telling) = std::thread::scope(|scope| -> Result<_, OpsError> {
             let mut reading = Reading {
                 workspace: self,
                 ancestor: ancestor.as_ref(),
                 external: &external,
-                hasher: FileHasher::start(scope),
+                bytes_to_come: source.bytes,
+                hasher: FileHasher::start(scope, limits.batches_waiting),
                 known: VecDeque::new(),
+                late: LateFiles::new(limits),
                 writer,
                 progress,
                 is_draft,
@@ -186,15 +190,19 @@ impl Workspace {
             let mut ahead = Ahead::new(&source, open);
             while let Some((file, opened)) = ahead.next(&source)? {
                 let entry = file.index;
-                let (digest, read, cut) = reading.read(file, opened)?;
+                let (digest, read, cut) = reading.read(files.len(), file, opened)?;
                 source.tree.set_content(entry, digest);
                 files.push(read);
                 cuts.push(cut);
             }
-            Ok((reading.hasher.finish(), reading.known, reading.telling))
+            let Reading { hasher, known, late, telling, .. } = reading;
+            Ok((hasher.finish(), known, late.finish()?, telling))
         })?;
         drop((ancestor, external));
-        let sha256 = merge(digests, known, &cuts);
+        let mut sha256 = merge(digests, known, &cuts);
+        for Settled { index, sha256: digest, sealed } in late {
+            (sha256[index], files[index].sealed) = (digest, sealed);
+        }
         let found = telling.finish(files.iter().filter_map(|read| read.described.as_deref()));
         source.notes.extend(found.notes.iter().cloned());
         let digest = source.tree.digest();
@@ -252,36 +260,48 @@ impl<'a, 'open> Ahead<'a, 'open> {
 }
 
 /// Files being read, one after the other.
-struct Reading<'a, 'hasher, 'writer> {
+struct Reading<'a, 'scope, 'env, 'writer> {
     workspace: &'a Workspace,
     ancestor: Option<&'a Ancestor>,
     external: &'a External,
-    hasher: FileHasher<'hasher>,
+    /// Of the files after the one that is read.
+    bytes_to_come: u64,
+    hasher: FileHasher<'scope, 'env>,
     /// SHA-256 of the files that are as they were before.
     known: VecDeque<[u8; 32]>,
+    late: LateFiles<'scope>,
     writer: &'a mut ChunkWriter<'writer>,
     progress: &'a Tracked<'a>,
     is_draft: bool,
     telling: Telling,
 }
 
-impl Reading<'_, '_, '_> {
-    /// Reads a file that nobody writes to meanwhile (S2).
+impl<'scope> Reading<'_, 'scope, '_, '_> {
+    /// Reads the file with this place among all, which nobody writes to meanwhile (S2).
     fn read(
         &mut self,
+        index: usize,
         file: SourceFile,
         opened: File,
     ) -> Result<(BlobDigest, FileRead, FileCut), OpsError> {
+        self.late.settle_done()?;
+        self.bytes_to_come -= file.bytes;
         let file = QuietFile::hold(file, opened, self.progress.model, self.is_draft)?;
-        let (digest, cut) = match self.find_known(&file).map_err(|e| file.failed(e))? {
-            Some(known) => known,
+        let (digest, cut, rest) = match self.find_known(&file).map_err(|e| file.failed(e))? {
+            Some((digest, cut)) => (digest, cut, None),
             None => self.cut(&file)?,
         };
         let (path, bytes) = (&file.source.path, file.source.bytes);
         let format = kind_of_file(path, &file.opened, bytes).map_err(|e| file.failed(e))?;
         let described = self.telling.ask(path, &file.opened, bytes, format);
         let described = described.map_err(|e| file.failed(e))?;
-        let sealed = file.release()?;
+        let sealed = match rest {
+            None => file.release()?,
+            Some(rest) => {
+                self.late.push(index, file, rest);
+                None
+            }
+        };
         Ok((digest, FileRead { format, sealed, described }, cut))
     }
 
@@ -312,8 +332,11 @@ impl Reading<'_, '_, '_> {
         Ok(None)
     }
 
-    /// Reads a file to its end, and puts its pieces.
-    fn cut(&mut self, file: &QuietFile) -> Result<(BlobDigest, FileCut), OpsError> {
+    /// Reads a file to its end, and puts its pieces; with its digest what is still to be hashed.
+    fn cut(
+        &mut self,
+        file: &QuietFile,
+    ) -> Result<(BlobDigest, FileCut, Option<Rest<'scope>>), OpsError> {
         let SourceFile { path, bytes: file_bytes, .. } = &file.source;
         let plan = self.external.plan_of(path, &file.opened, *file_bytes);
         let plan = plan.map_err(|e| file.failed(e))?;
@@ -322,6 +345,9 @@ impl Reading<'_, '_, '_> {
         let mut reader = Interruptible(&file.opened);
         let (mut blake3, mut own) = (blake3::Hasher::new(), Vec::new());
         let (mut bytes, mut piece_count) = (0_u64, 0);
+        if self.late.may_take(file, self.bytes_to_come) {
+            self.hasher.may_leave(&file.opened);
+        }
         for segment in &plan.segments {
             likeness.enter(&plan, segment);
             let mut pieces_of = PiecesOf::new(&mut reader, segment, chunking);
@@ -343,9 +369,9 @@ impl Reading<'_, '_, '_> {
         if bytes != *file_bytes {
             return Err(file.changed());
         }
-        self.hasher.end_file();
         let digest = BlobDigest(*blake3.finalize().as_bytes());
-        Ok((digest, FileCut::Pieces(piece_count, plan.into_table(own))))
+        let cut = FileCut::Pieces(piece_count, plan.into_table(own));
+        Ok((digest, cut, self.hasher.end_file()))
     }
 }
 
@@ -380,14 +406,12 @@ fn digest_of(opened: &File) -> io::Result<BlobDigest> {
     let mut room = vec![0; DIGEST_STEP_BYTES];
     let (mut blake3, mut offset) = (blake3::Hasher::new(), 0);
     loop {
-        match opened.read_at(&mut room, offset) {
-            Ok(0) => return Ok(BlobDigest(*blake3.finalize().as_bytes())),
-            Ok(count) => {
+        match read_at(opened, &mut room, offset)? {
+            0 => return Ok(BlobDigest(*blake3.finalize().as_bytes())),
+            count => {
                 blake3.update(&room[..count]);
                 offset += count as u64;
             }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
         }
     }
 }

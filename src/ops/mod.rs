@@ -23,6 +23,7 @@ mod history;
 mod hot;
 mod import;
 mod inspect;
+mod late;
 mod listed;
 mod log;
 mod metadata;
@@ -91,6 +92,7 @@ use checkpoint::Checkpoints;
 use contents::Sealing;
 use diff::Diffs;
 use hot::HotJobs;
+use late::LateLimits;
 use past::Past;
 use refusals::RecentRefusals;
 use streams::Streams;
@@ -204,6 +206,8 @@ pub struct Workspace {
     drafts: Mutex<HashMap<ModelName, DraftTree>>,
     /// Snapshots under way. No other lock is taken while it is held.
     sealing: Mutex<HashMap<ModelName, Arc<Sealing>>>,
+    /// By the cores; a test lets every file be late.
+    late_limits: LateLimits,
     hot_jobs: HotJobs,
     checkpoints: Checkpoints,
     closing: AtomicBool,
@@ -250,6 +254,7 @@ impl Workspace {
             diffs: Diffs::default(),
             drafts: Mutex::new(HashMap::new()),
             sealing: Mutex::new(HashMap::new()),
+            late_limits: LateLimits::default(),
             hot_jobs: HotJobs::default(),
             checkpoints,
             closing: AtomicBool::new(false),
