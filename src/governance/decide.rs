@@ -3,7 +3,8 @@
 use super::bounds;
 use super::explain::{self, Explanation};
 use super::facts::{ApprovalFact, Facts};
-use super::policy::{Gate, Policy, Rule};
+use super::policy::{EVERYONE, Gate, Policy, Rule};
+use super::powers::{Power, permit};
 use crate::format::names::{AliasName, Label, ModelName, VersionNumber};
 use crate::format::record::{Approver, Judgement, Outcome, RuleResult, Verdict};
 
@@ -15,6 +16,8 @@ const NOT_BAD: &str = "not-marked-bad";
 const NOT_FAILING: &str = "no-failing-check";
 /// What is asked of a removal.
 const KEEP: &str = "alias-stays";
+/// What is asked of who moves an alias with gates, where the policy says who may.
+const ROLE: &str = "role-may-move";
 
 /// What is known about a move before anybody looks at the version.
 #[derive(Clone, Copy, Debug)]
@@ -28,6 +31,8 @@ pub struct Question<'a> {
     pub is_bad: bool,
     /// The last result of some check is a failure.
     pub is_failing: bool,
+    /// Why the roles of the caller do not let them move it, where they do not.
+    pub forbidden: Option<&'a str>,
     /// The reason for which the caller may pass the gates now.
     pub emergency: Option<&'a str>,
 }
@@ -62,7 +67,9 @@ pub fn decide<E>(
         return Ok(None);
     }
     let Some(to) = question.to else { return Ok(Some(removal(&gates, question))) };
-    let is_way_back = question.was_allowed && gates.iter().all(|gate| gate.rollback_to_allowed);
+    let is_way_back = question.forbidden.is_none()
+        && question.was_allowed
+        && gates.iter().all(|gate| gate.rollback_to_allowed);
     let is_failing = question.is_failing && !gates.iter().all(|gate| gate.may_fail_checks);
     if is_way_back && !question.is_bad && !is_failing {
         return Ok(Some(decision(Verdict::Rollback)));
@@ -71,6 +78,7 @@ pub fn decide<E>(
     let rules = || gates.iter().flat_map(|gate| &gate.rules);
     let context = facts.context(&|name| rules().any(|rule| rule.expression.mentions(name)));
     let mut decided = decision(Verdict::Allowed);
+    decided.note_role(question);
     let version = format!("{}/{to}", question.model);
     if question.is_bad {
         let (found, needs) =
@@ -93,7 +101,7 @@ pub fn decide<E>(
         };
         decided.note(rule.name.as_str(), fulfilled, rule.is_warning, explanation, &rule.message);
         if !fulfilled && !rule.is_warning {
-            decided.advise(policy, rule, &version);
+            decided.advise(policy, rule, question.model, &version);
         }
     }
     decided.judgement.approvals = approvers(&facts.approvals);
@@ -113,6 +121,7 @@ fn decision(verdict: Verdict) -> Decision {
 /// A gated alias stays, unless each of its gates says otherwise.
 fn removal(gates: &[&Gate], question: Question<'_>) -> Decision {
     let mut decided = decision(Verdict::Allowed);
+    decided.note_role(question);
     if !gates.iter().all(|gate| gate.may_remove) {
         let found = format!("`{}/{}` would be gone", question.model, question.alias);
         let needs = "a version behind it".to_owned();
@@ -160,6 +169,13 @@ impl Decision {
         self.judgement.rules.push(RuleResult { rule, outcome, found, needs });
     }
 
+    fn note_role(&mut self, question: Question<'_>) {
+        let Some(found) = question.forbidden else { return };
+        let (found, needs) = (found.to_owned(), "a role that may".to_owned());
+        self.note(ROLE, false, false, Explanation { found, needs }, "");
+        self.next.push("modelfs policy show".to_owned());
+    }
+
     fn note_failing(&mut self, facts: &Facts, version: &str) {
         let failed = facts.checks.iter().filter(|check| !check.passed);
         let names: Vec<String> = failed.map(|check| format!("`{}`", check.name)).collect();
@@ -170,16 +186,19 @@ impl Decision {
     }
 
     /// What would make the rule pass, as far as its text tells.
-    fn advise(&mut self, policy: &Policy, rule: &Rule, version: &str) {
+    fn advise(&mut self, policy: &Policy, rule: &Rule, model: &ModelName, version: &str) {
         let texts = rule.expression.texts();
         if rule.expression.mentions("approvals") {
             let named: Vec<&str> =
                 policy.role_names().filter(|role| texts.contains(*role)).collect();
             for role in &named {
-                self.next.push(format!(
-                    "modelfs approve {version} --as {role}    # as one of: {}",
-                    policy.members(role)
-                ));
+                let may = permit(policy, &[role, EVERYONE], model, &Power::Approve).is_ok();
+                self.next.push(if may {
+                    let members = policy.members(role);
+                    format!("modelfs approve {version} --as {role}    # as one of: {members}")
+                } else {
+                    format!("modelfs policy show    # no `[[allow]]` lets {role} approve `{model}`")
+                });
             }
             if named.is_empty() {
                 self.next.push(format!("modelfs approve {version}    # as somebody who may"));

@@ -93,8 +93,9 @@ fn question(to: Option<u64>) -> Question<'static> {
     let model = Box::leak(Box::new("churn".parse().unwrap()));
     let alias = Box::leak(Box::new("prod".parse().unwrap()));
     let to = to.map(|number| format!("v{number}").parse().unwrap());
-    let (was_allowed, is_bad, is_failing, emergency) = (false, false, false, None);
-    Question { model, alias, to, was_allowed, is_bad, is_failing, emergency }
+    let (was_allowed, is_bad, is_failing) = (false, false, false);
+    let (forbidden, emergency) = (None, None);
+    Question { model, alias, to, was_allowed, is_bad, is_failing, forbidden, emergency }
 }
 
 fn gate(extra: &str, rules: &[&str]) -> Policy {
@@ -267,6 +268,24 @@ fn the_glass_breaks_only_while_the_window_is_open() {
     // Where the rules hold, nothing is broken.
     let policy = gate("", &["metrics.auc > 0.9"]);
     assert_eq!(decided(&policy, open, facts()).judgement.verdict, Verdict::Allowed);
+}
+
+#[test]
+fn who_has_no_role_that_may_move_it_passes_in_an_emergency_only() {
+    let policy = gate("rollback = { to = \"previously-approved\" }", &["metrics.auc > 0.9"]);
+    let verdict = |to, was_allowed, emergency| {
+        let forbidden = Some("`move:prod` is not allowed");
+        let asked = Question { forbidden, was_allowed, emergency, ..question(to) };
+        let judgement = decided(&policy, asked, facts()).judgement;
+        assert_eq!(judgement.rules[0].rule.as_str(), "role-may-move", "{judgement:?}");
+        judgement.verdict
+    };
+    for to in [Some(8), None] {
+        for was_allowed in [false, true] {
+            assert_eq!(verdict(to, was_allowed, None), Verdict::Refused);
+            assert_eq!(verdict(to, was_allowed, Some("INC-1")), Verdict::BreakGlass);
+        }
+    }
 }
 
 #[test]

@@ -26,7 +26,7 @@ pub enum OpsError {
     AliasExists { model: ModelName, alias: AliasName },
     #[error("there is no alias `{model}/{alias}`")]
     NoAlias { model: ModelName, alias: AliasName },
-    #[error("the alias `{model}/{alias}` was never anywhere else")]
+    #[error("the alias `{model}/{alias}` was at no other version that is not marked bad")]
     NoEarlierVersion { model: ModelName, alias: AliasName },
     #[error("{user} may not {action} `{what}`: it needs {needs}")]
     Denied { user: String, action: &'static str, what: String, needs: String },

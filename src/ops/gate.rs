@@ -97,8 +97,9 @@ impl Workspace {
         };
         let why = vec![format!("`{name}` on `{model}` is not allowed to {}; {who}", words(&roles))];
         let user = context.caller.user.clone();
-        let action = format!("{name} on `{model}`");
-        let error = OpsError::Gated { user, action, why: why.clone(), next: Vec::new() };
+        let action = format!("do `{name}` on `{model}`");
+        let next = vec![where_it_says(&policy, &able)];
+        let error = OpsError::Gated { user, action, why: why.clone(), next };
         // A record is of models that are there.
         let model = state.model(model).map(|model| model.name.clone());
         let refusal = Refusal { action: name, model, moves: Vec::new(), why };
@@ -155,13 +156,16 @@ impl Workspace {
         for step in &mut moves {
             let model = state.model(&step.model).expect("the moves are of models that are there");
             let power = Power::Move(step.alias.clone());
-            if let Err(forbidden) = self.permit_power(state, context, model, &power)? {
-                let Forbidden { error, mut refusal } = forbidden;
+            let forbidden = self.permit_power(state, context, model, &power)?.err();
+            let reason = forbidden.as_ref().map(|it| it.refusal.why.join("; "));
+            let decided = self.decide(state, context, now, step, newcomer, reason.as_deref())?;
+            // Who broke the glass passes what the policy asks of roles as well.
+            let passes = decided.as_ref().is_some_and(|decision| !decision.is_refused());
+            if let Some(Forbidden { error, mut refusal }) = forbidden.filter(|_| !passes) {
                 refusal.model = None;
                 refusal.moves = vec![step.clone()];
                 return Ok(Change::Refuse { refusal, error });
             }
-            let decided = self.decide(state, context, now, step, newcomer)?;
             step.judgement = decided.as_ref().map(|it| Box::new(it.judgement.clone()));
             decisions.extend(decided.map(|decision| (words_of(step), decision)));
         }
@@ -171,14 +175,22 @@ impl Workspace {
         let refused = || decisions.iter().filter(|(_, decision)| decision.is_refused());
         let action = refused().map(|(words, _)| words.clone()).collect::<Vec<_>>().join(", ");
         let why: Vec<String> = refused().flat_map(|(_, decision)| decision.why.clone()).collect();
-        let next = refused().flat_map(|(_, decision)| decision.next.clone()).collect();
+        let next = match newcomer {
+            None => refused().flat_map(|(_, decision)| decision.next.clone()).collect(),
+            // What helps a version takes one that is there.
+            Some(_) => vec![format!(
+                "modelfs snapshot {}    # without the alias; then have it approved, and promote it",
+                moves[0].model
+            )],
+        };
         let user = context.caller.user.clone();
         let error = OpsError::Gated { user, action, why: why.clone(), next };
         let refusal = Refusal { action: "move".to_owned(), model: None, moves, why };
         Ok(Change::Refuse { refusal, error })
     }
 
-    /// What the gates say to one move; `None` where there are none.
+    /// What the gates say to one move; `None` where there are none. `forbidden` is why the roles of the
+    /// caller do not let them, where they do not.
     pub(super) fn decide(
         &self,
         state: &State,
@@ -186,6 +198,7 @@ impl Workspace {
         now: Timestamp,
         step: &Move,
         newcomer: Option<Newcomer>,
+        forbidden: Option<&str>,
     ) -> Result<Option<Decision>, OpsError> {
         let Some(policy) = self.policy(state)? else { return Ok(None) };
         let model = state.model(&step.model).expect("the moves are of models that are there");
@@ -209,6 +222,7 @@ impl Workspace {
             was_allowed: step.to.is_some_and(|to| body.vettings.was_allowed(&step.alias, to)),
             is_bad: vetting.is_bad(),
             is_failing: vetting.failing().next().is_some(),
+            forbidden,
             emergency: window.map(|it| it.reason.as_str()),
         };
         let mut decided = governance::decide::<OpsError>(&policy, question, || {
@@ -289,6 +303,14 @@ pub(super) fn new_access(context: &Context) -> Access {
 /// The roles that a caller has for a model.
 pub(super) fn roles_of<'a>(policy: &'a Policy, caller: &Caller, access: Access) -> Vec<&'a str> {
     policy.roles_of(caller, access, &users::group_called)
+}
+
+/// What shows who may do it, and who has the roles that may.
+pub(super) fn where_it_says(policy: &Policy, able: &[String]) -> String {
+    let members = able.iter().map(|role| format!("{role}: {}", policy.members(role)));
+    let members = members.collect::<Vec<_>>().join("; ");
+    let comment = if members.is_empty() { members } else { format!("    # {members}") };
+    format!("modelfs policy show{comment}")
 }
 
 fn words(roles: &[&str]) -> String {

@@ -8,7 +8,7 @@ use crate::format::record::{BreakGlass, Op, Refusal};
 use crate::governance::{Action, Policy};
 use crate::registry::state::State;
 
-use super::gate::roles_of;
+use super::gate::{roles_of, where_it_says};
 
 impl Workspace {
     /// Puts a policy in force, after it was found to be one.
@@ -82,7 +82,7 @@ impl Workspace {
                     what: "the time in the policy",
                     why: error.to_string(),
                 })?,
-                Err(able) => return Ok(forbidden(context, options, &able)),
+                Err(able) => return Ok(forbidden(context, options, &policy, &able)),
             };
             let (model, alias, reason) = (name.clone(), alias.clone(), reason.clone());
             Ok(Change::Record(Op::BreakGlass(Box::new(BreakGlass { model, alias, reason, until }))))
@@ -103,7 +103,12 @@ impl Workspace {
     }
 }
 
-fn forbidden(context: &Context, options: &BreakGlassOptions, able: &[String]) -> Change {
+fn forbidden(
+    context: &Context,
+    options: &BreakGlassOptions,
+    policy: &Policy,
+    able: &[String],
+) -> Change {
     let BreakGlassOptions { model, alias, .. } = options;
     let who = match able {
         [] => "the gates of this alias have no `break_glass`".to_owned(),
@@ -112,7 +117,8 @@ fn forbidden(context: &Context, options: &BreakGlassOptions, able: &[String]) ->
     let why = vec![who];
     let (user, action) =
         (context.caller.user.clone(), format!("break the glass of `{model}/{alias}`"));
-    let error = OpsError::Gated { user, action, why: why.clone(), next: Vec::new() };
+    let next = vec![where_it_says(policy, able)];
+    let error = OpsError::Gated { user, action, why: why.clone(), next };
     let action = format!("break-glass:{alias}");
     let refusal = Refusal { action, model: Some(model.clone()), moves: Vec::new(), why };
     Change::Refuse { refusal, error }

@@ -129,17 +129,14 @@ impl Workspace {
                 continue;
             }
             let power = Power::Move(wish.alias.clone());
-            let permitted = self.permit_power(&state, context, model, &power)?;
-            let decided = self.decide(&state, context, now, &step, None)?;
+            let forbidden = self.permit_power(&state, context, model, &power)?.err();
+            let reason = forbidden.map(|it| it.refusal.why.join("; "));
+            let decided = self.decide(&state, context, now, &step, None, reason.as_deref())?;
             step.judgement = decided.as_ref().map(|it| Box::new(it.judgement.clone()));
-            let verdict = decided.as_ref().map(|it| it.judgement.verdict).unwrap_or_default();
-            let (mut why, next) = decided.map(|it| (it.why, it.next)).unwrap_or_default();
-            let verdict = match permitted {
-                Ok(()) => verdict,
-                Err(forbidden) => {
-                    why.splice(0..0, forbidden.refusal.why);
-                    Verdict::Refused
-                }
+            let (verdict, why, next) = match (decided, reason) {
+                (Some(it), _) => (it.judgement.verdict, it.why, it.next),
+                (None, Some(reason)) => (Verdict::Refused, vec![reason], Vec::new()),
+                (None, None) => (Verdict::Allowed, Vec::new(), Vec::new()),
             };
             moves.push(PlannedMove { step, verdict, why, next });
         }

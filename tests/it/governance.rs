@@ -176,13 +176,14 @@ fn every_door_to_an_alias_that_is_there_is_as_shut_for_its_owner_and_for_root() 
             wait_a_second();
         }
     }
-    for args in [
-        &["promote", "churn/v1", "prod"][..],
-        &["rollback", "churn", "prod", "--to", "v1"],
-        &["snapshot", "churn", "--alias", "prod"],
+    for (args, next) in [
+        (&["promote", "churn/v1", "prod"][..], "try: modelfs approve churn/v1 --as validator"),
+        (&["rollback", "churn", "prod", "--to", "v1"], "try: modelfs approve churn/v1"),
+        // Nobody can approve what is not there.
+        (&["snapshot", "churn", "--alias", "prod"], "try: modelfs snapshot churn    # without"),
     ] {
-        mount.cli(args).exits(3).says("four-eyes");
-        cli_as(&mount, OWNER, args).exits(3).says("four-eyes");
+        mount.cli(args).exits(3).says("four-eyes").says(next);
+        cli_as(&mount, OWNER, args).exits(3).says("four-eyes").says(next);
     }
     mount.cli(&["alias", "remove", "churn", "prod"]).exits(3).says("alias-stays");
     mount.run("sh", "cd \"$M\" && busybox ln -sfn v1 churn/prod").exits(1);
@@ -230,7 +231,10 @@ fn from_a_refused_link_over_an_approval_to_production_and_back() {
     ln("v2").expect("it was let in before");
     mount.cli(&["mark", "churn/v1", "bad", "-m", "drifts"]).ok();
     assert_eq!(ln("v1"), Err(libc::EACCES), "marked bad");
-    mount.cli(&["rollback", "churn", "prod"]).exits(4).says("was never anywhere else");
+    mount
+        .cli(&["rollback", "churn", "prod"])
+        .exits(4)
+        .says("no other version that is not marked bad");
     assert_eq!(ln("v3"), Err(libc::EACCES), "never let in");
     let grep = mount.run("sh", "grep -c '\"alias\":\"prod\"' \"$M\"/.modelfs/history.jsonl").ok();
     assert!(grep.stdout.trim().parse::<u32>().expect("a number") >= 6, "{grep:?}");
@@ -347,6 +351,34 @@ fn a_broken_glass_is_whole_again_under_a_policy_that_does_not_give_it() {
     cli_as(&mount, ONCALL, &["promote", "churn/v3", "prod"]).exits(3).says("four-eyes");
     set_policy(&mount, POLICY);
     cli_as(&mount, ONCALL, &["promote", "churn/v3", "prod"]).ok();
+}
+
+#[test]
+fn a_broken_glass_passes_what_the_policy_asks_of_roles_as_well() {
+    let mount = governed();
+    let allow = "[[allow]]\nroles = ['validator']\nmodels = ['churn']\nmay = ['move:staging']\n";
+    set_policy(&mount, &format!("{POLICY}{allow}"));
+    let to_prod = |user: User, version| as_user(user, || mount.retarget("churn", "prod", version));
+    assert_eq!(to_prod(ONCALL, "v3"), Err(libc::EACCES));
+    let why = mount.text("churn/.modelfs/why");
+    assert!(why.contains("no role may") && why.contains("try: modelfs policy show"), "{why}");
+    let plan = ["promote", "--plan", "churn/v3", "prod"];
+    // Who is told to approve is somebody who may.
+    let told = cli_as(&mount, ONCALL, &plan).exits(3).says("FAIL  role-may-move").stdout;
+    assert!(told.contains("no `[[allow]]` lets validator approve `churn`"), "{told}");
+    cli_as(&mount, ONCALL, &["break-glass", "churn", "prod", "-m", "INC-1"]).ok();
+    cli_as(&mount, ONCALL, &plan).ok().says("the glass is broken");
+    to_prod(ONCALL, "v3").expect("the window is open");
+    let last = records(&mount).pop().expect("records");
+    let judged = &last["op"]["moves"][0]["judgement"];
+    assert_eq!((&last["verdict"], &judged["reason"]), (&"break-glass".into(), &"INC-1".into()));
+    assert_eq!(judged["rules"][0]["rule"], "role-may-move", "{last}");
+    // For this user and this alias only.
+    assert_eq!(to_prod(ANN, "v2"), Err(libc::EACCES));
+    let staging = as_user(ONCALL, || mount.retarget("churn", "staging", "v3"));
+    assert_eq!(staging, Err(libc::EACCES));
+    as_user(ANN, || mount.retarget("churn", "staging", "v3")).expect("a validator may");
+    assert!(mount.text("churn/.modelfs/why").contains("modelfs policy show    # validator: 4102"));
 }
 
 #[test]

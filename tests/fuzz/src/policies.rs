@@ -93,6 +93,7 @@ fn judge(policy: &Policy, to: Option<VersionNumber>, emergency: Option<&str>) {
         was_allowed: false,
         is_bad: false,
         is_failing: false,
+        forbidden: None,
         emergency,
     };
     let decided = decide::<()>(policy, question, || Ok(facts())).expect("facts are at hand");
