@@ -11,7 +11,7 @@ use std::{fs, io};
 
 use jiff::Timestamp;
 
-use super::config::{self, COMMAND_CACHE_BYTES};
+use super::config::{self, COMMAND_CACHE_BYTES, ROOT_STORE, STORE_VARIABLE};
 use super::failure::{failure, failure_with_hint, of_io, of_protocol};
 use super::key;
 use crate::daemon::protocol::{
@@ -204,11 +204,23 @@ fn open_workspace(
 
 /// There is no store at the path.
 pub fn no_store(store: &Path) -> Failure {
-    failure_with_hint(
-        FailureKind::NotFound,
-        format!("there is no store at `{}`", store.display()),
-        "`modelfs mount MOUNTPOINT` makes one; name another with `--store DIR` or `MODELFS_STORE`",
-    )
+    let of_root = Path::new(ROOT_STORE);
+    let served = (store != of_root && matches!(has_daemon(of_root), Ok(true))).then_some(of_root);
+    let message = format!("there is no store at `{}`", store.display());
+    failure_with_hint(FailureKind::NotFound, message, other_store(served))
+}
+
+/// Where to look for a store instead: most users have none of their own and mean the one for all.
+fn other_store(served: Option<&Path>) -> String {
+    match served {
+        Some(of_root) => {
+            let of_root = of_root.display();
+            format!("export {STORE_VARIABLE}={of_root}    # a daemon serves that one to all users")
+        }
+        None => format!(
+            "`modelfs mount MOUNTPOINT` makes one; name another with `--store DIR` or `{STORE_VARIABLE}`"
+        ),
+    }
 }
 
 fn held(store: &Path, pid: u32, holder: &str, is_daemon: bool) -> Failure {
@@ -333,5 +345,18 @@ impl Talk {
             }
             answer = self.next()?;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_no_store_is_told_of_the_one_for_all() {
+        let told = other_store(Some(Path::new(ROOT_STORE)));
+        assert!(told.starts_with("export MODELFS_STORE=/var/lib/modelfs "), "{told}");
+        let told = other_store(None);
+        assert!(told.contains("modelfs mount") && told.contains("MODELFS_STORE"), "{told}");
     }
 }

@@ -44,7 +44,8 @@ pub const DAEMON_CACHE_BYTES: u64 = 128 << 20;
 /// Decoded blocks that one command keeps, in bytes.
 pub const COMMAND_CACHE_BYTES: u64 = 32 << 20;
 
-const ROOT_STORE: &str = "/var/lib/modelfs";
+/// Where root keeps models, and a daemon for all users serves them from.
+pub const ROOT_STORE: &str = "/var/lib/modelfs";
 const DATA_VARIABLE: &str = "XDG_DATA_HOME";
 const HOME_VARIABLE: &str = "HOME";
 const DATA_BELOW_HOME: &str = ".local/share";
