@@ -67,7 +67,7 @@ impl Filesystem {
             let is_there = state.data().has(data, &link.model, link.version);
             state.model(&link.model).filter(|_| is_there)?.access
         };
-        self.may_enter_one(requester, &[access]).then(|| Child::moving(Node::DataLink(link)))
+        self.may_enter_one(requester, &[access]).then(|| Child::moving(Node::DataLink(link.into())))
     }
 
     /// The data of the models that someone may enter.
@@ -100,7 +100,7 @@ impl Filesystem {
             })
         });
         links
-            .map(|link| (link.name().into(), Kind::Symlink, Node::DataLink(link).identity()))
+            .map(|link| (link.name().into(), Kind::Symlink, Node::DataLink(link.into()).identity()))
             .collect()
     }
 }

@@ -62,7 +62,7 @@ impl Filesystem {
             (At::Alias(alias), Deed::BreakGlass) => found.aliases.contains_key(alias),
             _ => false,
         };
-        Ok(is_there.then(|| Child::moving(Node::Deed(model.clone(), deed, at))))
+        Ok(is_there.then(|| Child::moving(Node::Deed(model.clone(), deed, at.into()))))
     }
 
     /// Versions, or aliases.
@@ -77,7 +77,7 @@ impl Filesystem {
         };
         let named = |at: At| {
             let name = at.to_string().into();
-            (name, Kind::File, Node::Deed(model.clone(), deed, at).identity())
+            (name, Kind::File, Node::Deed(model.clone(), deed, at.into()).identity())
         };
         Ok(names.into_iter().map(named).collect())
     }

@@ -103,7 +103,7 @@ impl Filesystem {
                 let (before, after) = (self.side(model, before)?, self.side(model, after)?);
                 if let (Some(before), Some(after)) = (before, after) {
                     let place = DiffPlace { model: model.clone(), before, after, form };
-                    return Ok(Some(Child::moving(Node::Made(MadePlace::Diff(place)))));
+                    return Ok(Some(Child::moving(Node::Made(MadePlace::Diff(place).into()))));
                 }
             }
         }

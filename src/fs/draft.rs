@@ -2,10 +2,11 @@
 
 use std::ffi::OsStr;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::answer::{Attributes, Kind, NewTime};
-use super::nodes::{DraftPlace, Node};
+use super::nodes::{Draft, DraftPlace, Node};
 use super::{Changes, Child, Filesystem, FsError, RenameMode, Requester};
 use crate::format::names::ModelName;
 use crate::store::draft::{Creator, EntryKind, NodeId, SetAttributes, SetTime, Status};
@@ -46,7 +47,7 @@ impl DraftPlace {
     /// An object of the same draft.
     pub(super) fn sibling(&self, (node, status): (NodeId, Status)) -> Child {
         let backing = (status.dev, status.ino);
-        let place = Self { node, backing, ..self.clone() };
+        let place = Self { draft: Arc::clone(&self.draft), node, backing };
         Child { node: Node::Draft(place), status: Some(status), entry_ttl: Duration::ZERO }
     }
 }
@@ -62,7 +63,8 @@ impl Filesystem {
         let tree = self.workspace.draft(model)?;
         let status = tree.status(NodeId::ROOT).map_err(FsError::Draft)?;
         let (model, backing) = (model.clone(), (status.dev, status.ino));
-        let node = Node::Draft(DraftPlace { model, seq, tree, node: NodeId::ROOT, backing });
+        let draft = Arc::new(Draft { model, seq, tree });
+        let node = Node::Draft(DraftPlace { draft, node: NodeId::ROOT, backing });
         Ok(Child { node, status: Some(status), entry_ttl: Duration::ZERO })
     }
 

@@ -78,7 +78,7 @@ impl Filesystem {
         let Some(version) = version else { return Ok(None) };
         let Some(of) = self.side(model, version)? else { return Ok(None) };
         let place = MadePlace::Inspection(InspectionPlace::new(model.clone(), of));
-        Ok(Some(Child::moving(Node::Made(place))))
+        Ok(Some(Child::moving(Node::Made(place.into()))))
     }
 
     /// A file for each version.

@@ -287,7 +287,7 @@ impl Filesystem {
                 View::Past(name) => {
                     let moment = super::past::Moment::parse(name);
                     let model = place.manifest.model.clone();
-                    let parent = moment.map(|moment| Node::PastModel(moment, model));
+                    let parent = moment.map(|moment| Node::PastModel(moment.into(), model));
                     parent.map_or(directory.number, |it| self.nodes.number(&it.identity()))
                 }
                 View::ModelLive(_) => {

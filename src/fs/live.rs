@@ -82,7 +82,7 @@ impl Filesystem {
     ) -> Result<Option<Child>, FsError> {
         let Some(at) = parse_alias(name) else { return Ok(None) };
         let Some(id) = self.live_manifest(model, &at) else {
-            return Ok(Some(Child::moving(Node::LiveEmpty(model.clone(), at))));
+            return Ok(Some(Child::moving(Node::LiveEmpty(model.clone(), at.into()))));
         };
         let manifest = self.workspace.manifest(&id)?;
         Ok(Some(Child::moving(version::root(View::ModelLive(at), id, manifest))))

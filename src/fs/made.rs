@@ -168,6 +168,6 @@ impl PendingText {
     pub fn wait(self, filesystem: &Filesystem) -> Result<Opened, FsError> {
         let made = self.waiter.wait();
         let opened = made.and_then(|text| filesystem.open_text(self.waiter.uid(), text));
-        filesystem.explained(&Node::Made(self.place), opened)
+        filesystem.explained(&Node::Made(self.place.into()), opened)
     }
 }

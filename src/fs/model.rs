@@ -112,7 +112,7 @@ impl Filesystem {
             None => {}
         }
         let link = self.temporary.lock().find(model, name, (self.settings.now)());
-        Ok(link.map(|link| Child::moving(Node::Temporary(model.clone(), link))))
+        Ok(link.map(|link| Child::moving(Node::Temporary(model.clone(), link.into()))))
     }
 
     /// The version or alias called `at`.
@@ -126,7 +126,7 @@ impl Filesystem {
             At::Latest | At::Alias(_) => {
                 let state = self.workspace.state();
                 let link = state.model(model).and_then(|model| alias_link(model, at));
-                return Ok(link.map(|link| Child::moving(Node::Alias(link))));
+                return Ok(link.map(|link| Child::moving(Node::Alias(link.into()))));
             }
         };
         let Some(id) = id else { return Ok(None) };
@@ -145,7 +145,7 @@ impl Filesystem {
         let links = std::iter::once(At::Latest).chain(found.aliases.keys().cloned().map(At::Alias));
         names.extend(links.filter_map(|alias| alias_link(found, alias)).map(|link| {
             let name = link.alias.to_string().into();
-            (name, Kind::Symlink, Node::Alias(link).identity())
+            (name, Kind::Symlink, Node::Alias(link.into()).identity())
         }));
         names.extend(found.body()?.versions.iter().map(|version| {
             let identity = View::Model.identity(&version.manifest, EntryIndex::ROOT);
@@ -170,7 +170,7 @@ impl Filesystem {
                 self.resolve_target(model, target)?;
                 let now = (self.settings.now)();
                 let link = self.temporary.lock().add(model, name, target, now)?;
-                return Ok(Child::moving(Node::Temporary(model.clone(), link)));
+                return Ok(Child::moving(Node::Temporary(model.clone(), link.into())));
             }
             Entry::Alias(alias) => {
                 let to = Some(At::Version(self.resolve_target(model, target)?));

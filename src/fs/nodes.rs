@@ -6,8 +6,10 @@
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fmt::Debug;
+use std::ops::Deref;
 use std::sync::Arc;
 
+use indexmap::IndexMap;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 
@@ -87,12 +89,18 @@ impl View {
     }
 }
 
-/// An entry of a version, seen through a view.
-#[derive(Clone, Debug)]
-pub struct SealedPlace {
+/// A version, seen through a view.
+#[derive(Debug)]
+pub struct SealedVersion {
     pub view: View,
     pub id: ManifestId,
     pub manifest: Arc<Manifest>,
+}
+
+/// An entry of a version.
+#[derive(Clone, Debug)]
+pub struct SealedPlace {
+    pub version: Arc<SealedVersion>,
     pub entry: EntryIndex,
     /// The directory it was found in; its own index for the root.
     pub parent: EntryIndex,
@@ -101,7 +109,7 @@ pub struct SealedPlace {
 impl SealedPlace {
     /// The entry at `entry`, a child of this directory.
     pub fn child(&self, entry: EntryIndex) -> Self {
-        Self { entry, parent: self.entry, ..self.clone() }
+        Self { version: Arc::clone(&self.version), entry, parent: self.entry }
     }
 
     fn identity(&self) -> Identity {
@@ -113,6 +121,13 @@ impl SealedPlace {
                 inode::sealed_link(self.manifest.target(self.entry), entry.mtime)
             }
         }
+    }
+}
+
+impl Deref for SealedPlace {
+    type Target = SealedVersion;
+    fn deref(&self) -> &SealedVersion {
+        &self.version
     }
 }
 
@@ -136,13 +151,19 @@ pub struct AliasLink {
     pub seq: u64,
 }
 
-/// An object of a draft.
-#[derive(Clone, Debug)]
-pub struct DraftPlace {
+/// The draft of a model.
+#[derive(Debug)]
+pub struct Draft {
     pub model: ModelName,
     /// The record that made the model: one made anew under the same name has another draft.
     pub seq: u64,
     pub tree: DraftTree,
+}
+
+/// An object of a draft.
+#[derive(Clone, Debug)]
+pub struct DraftPlace {
+    pub draft: Arc<Draft>,
     pub node: NodeId,
     /// Device and inode of what is behind it.
     pub backing: (u64, u64),
@@ -157,7 +178,18 @@ impl DraftPlace {
     fn identity(&self) -> Identity {
         let (model, seq) = (self.model.as_str().as_bytes(), self.seq.to_le_bytes());
         let exact = Identity::of("draft node", &[model, &seq, &self.node.0.to_le_bytes()]);
-        exact.numbered_as(draft_number(&self.model, self.backing))
+        match self.node {
+            // Another directory is behind it once it was sealed.
+            NodeId::ROOT => exact,
+            _ => exact.numbered_as(draft_number(&self.model, self.backing)),
+        }
+    }
+}
+
+impl Deref for DraftPlace {
+    type Target = Draft;
+    fn deref(&self) -> &Draft {
+        &self.draft
     }
 }
 
@@ -167,7 +199,7 @@ pub fn draft_number(model: &ModelName, backing: (u64, u64)) -> Identity {
     Identity::of("draft", &[model.as_str().as_bytes(), &device, &inode])
 }
 
-/// What an inode number stands for.
+/// What an inode number stands for. Small, as the kernel may know a million of them.
 #[derive(Clone, Debug)]
 pub enum Node {
     /// `/`
@@ -186,41 +218,43 @@ pub enum Node {
     /// `/churn/.modelfs/approve` and its like
     Deeds(ModelName, Deed),
     /// `/churn/.modelfs/approve/v8`
-    Deed(ModelName, Deed, At),
+    Deed(ModelName, Deed, Box<At>),
     /// `/churn/.diff`
     Diffs(ModelName),
     /// `/churn/.modelfs/inspect`
     Inspections(ModelName),
     /// `/churn/.diff/v6..v7`, `/churn/.modelfs/inspect/v7.json`
-    Made(MadePlace),
+    Made(Box<MadePlace>),
     /// `/.at`
     PastRoot,
     /// `/.at/<time>`
-    Past(Moment),
+    Past(Box<Moment>),
     /// `/.at/<time>/churn`
-    PastModel(Moment, ModelName),
+    PastModel(Box<Moment>, ModelName),
     /// `/.by-data`
     DataRoot,
     /// `/.by-data/<digest>`
     Data(DataDigest),
     /// `/.by-data/<digest>/churn-v7`
-    DataLink(DataLink),
+    DataLink(Box<DataLink>),
     /// `.live`
     Live(Scope),
     /// `/.live/prod`
     LiveAlias(At),
     /// `/churn/.live/prod` while no version is behind it
-    LiveEmpty(ModelName, At),
+    LiveEmpty(ModelName, Box<At>),
     /// `/churn/snapshot`
     Control(ModelName),
     /// `/churn/prod`
-    Alias(AliasLink),
-    Temporary(ModelName, TemporaryLink),
+    Alias(Box<AliasLink>),
+    Temporary(ModelName, Box<TemporaryLink>),
     /// `/churn/v7` and what is below it, by any path
     Sealed(SealedPlace),
     /// `/churn/draft` and what is below it
     Draft(DraftPlace),
 }
+
+const _: () = assert!(size_of::<Node>() <= 40);
 
 impl Node {
     /// What the node is, hashed; distinct for distinct nodes.
@@ -254,7 +288,8 @@ impl Node {
             }
             Self::DataRoot => Identity::of("data root", &[]),
             Self::Data(data) => Identity::of("data", &[data.as_bytes()]),
-            Self::DataLink(DataLink { data, model, version }) => {
+            Self::DataLink(link) => {
+                let DataLink { data, model, version } = &**link;
                 let (model, version) = (model.as_str().as_bytes(), version.get().to_le_bytes());
                 Identity::of("data link", &[data.as_bytes(), model, &version])
             }
@@ -346,8 +381,10 @@ struct Known<N> {
 
 #[derive(Debug)]
 struct Inner<N> {
-    numbers: HashMap<[u8; 16], u64>,
-    known: HashMap<u64, Known<N>>,
+    /// Dense: a hash table that has just grown has room for twice as many, and there may be a million.
+    known: IndexMap<u64, Known<N>>,
+    /// Numbers of nodes that do not have the first one that their identity gives: that was taken.
+    others: HashMap<[u8; 16], u64>,
 }
 
 /// The nodes that the kernel holds. Generic over what a node is, so that it is tested with texts.
@@ -361,7 +398,7 @@ pub struct NodeTable<N> {
 impl<N> NodeTable<N> {
     /// A table that knows the root only, which is never forgotten.
     pub fn new(root: N) -> Self {
-        let inner = Inner { numbers: HashMap::new(), known: HashMap::new() };
+        let inner = Inner { known: IndexMap::new(), others: HashMap::new() };
         Self { root: Arc::new(root), inner: Mutex::new(inner) }
     }
 
@@ -374,7 +411,9 @@ impl<N> NodeTable<N> {
             None => {
                 let known = Known { key: identity.key, node: Arc::new(node), lookups: 1 };
                 inner.known.insert(number, known);
-                inner.numbers.insert(identity.key, number);
+                if number != identity.candidate(0) {
+                    inner.others.insert(identity.key, number);
+                }
             }
         }
         number
@@ -401,8 +440,8 @@ impl<N> NodeTable<N> {
         let node = Arc::clone(&known.node);
         if known.lookups == 0 {
             let key = known.key;
-            inner.known.remove(&number);
-            inner.numbers.remove(&key);
+            inner.known.swap_remove(&number);
+            inner.others.remove(&key);
         }
         Some(node)
     }
@@ -416,12 +455,15 @@ impl<N> NodeTable<N> {
 
 impl<N> Inner<N> {
     fn number(&self, identity: &Identity) -> u64 {
-        if let Some(&number) = self.numbers.get(&identity.key) {
+        if let Some(&number) = self.others.get(&identity.key) {
             return number;
         }
-        let free = |number: &u64| !self.known.contains_key(number);
+        let fits = |number: &u64| match self.known.get(number) {
+            Some(known) => known.key == identity.key,
+            None => true,
+        };
         let mut candidates = (0..ATTEMPTS_MAX).map(|attempt| identity.candidate(attempt));
-        candidates.find(free).expect("64 independent 63-bit numbers are never all taken")
+        candidates.find(fits).expect("64 independent 63-bit numbers are never all taken")
     }
 }
 

@@ -41,7 +41,7 @@ impl Filesystem {
     /// `/.at/<name>`; nothing for a time that is still to come.
     pub(super) fn past_child(&self, name: &OsStr) -> Option<Child> {
         let moment = Moment::parse(name.to_str()?)?;
-        (moment.at <= (self.settings.now)()).then(|| Child::moving(Node::Past(moment)))
+        (moment.at <= (self.settings.now)()).then(|| Child::moving(Node::Past(moment.into())))
     }
 
     /// `/.at/<time>/<model>`: who may not enter the model has nothing added up.
@@ -53,7 +53,7 @@ impl Filesystem {
         let Some(Ok(model)) = name.to_str().map(str::parse::<ModelName>) else { return Ok(None) };
         let state = self.workspace.state();
         let was_there = state.model(&model).is_some_and(|it| it.created <= moment.at);
-        Ok(was_there.then(|| Child::moving(Node::PastModel(moment.clone(), model))))
+        Ok(was_there.then(|| Child::moving(Node::PastModel(moment.clone().into(), model))))
     }
 
     /// `/.at/<time>/<model>/<version or alias>`
@@ -67,7 +67,7 @@ impl Filesystem {
         let found = self.workspace.model_at(requester.uid, model, moment.at)?;
         let Some(found) = found else { return Ok(None) };
         let At::Version(number) = at else {
-            return Ok(alias_link(&found, at).map(|link| Child::moving(Node::Alias(link))));
+            return Ok(alias_link(&found, at).map(|link| Child::moving(Node::Alias(link.into()))));
         };
         let Some(id) = found.body()?.versions.get(number).map(|it| it.manifest) else {
             return Ok(None);
@@ -86,7 +86,7 @@ impl Filesystem {
         };
         let named = |model: ModelName| {
             let name = model.as_str().into();
-            (name, Kind::Directory, Node::PastModel(moment.clone(), model).identity())
+            (name, Kind::Directory, Node::PastModel(moment.clone().into(), model).identity())
         };
         Ok(names.into_iter().map(named).collect())
     }
@@ -103,7 +103,7 @@ impl Filesystem {
         let links = std::iter::once(At::Latest).chain(found.aliases.keys().cloned().map(At::Alias));
         let links = links.filter_map(|alias| alias_link(&found, alias)).map(|link| {
             let name = link.alias.to_string().into();
-            (name, Kind::Symlink, Node::Alias(link).identity())
+            (name, Kind::Symlink, Node::Alias(link.into()).identity())
         });
         let view = View::Past(moment.name.clone());
         let body = found.body()?;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::answer::{self, Attributes, Kind, time};
 use super::model::BLOCK_BYTES;
-use super::nodes::{Node, SealedPlace, View};
+use super::nodes::{Node, SealedPlace, SealedVersion, View};
 use super::{Child, Filesystem, FsError};
 use crate::format::ids::ManifestId;
 use crate::format::manifest::{EntryIndex, Manifest, Node as Sealed};
@@ -25,7 +25,8 @@ pub(super) fn child(place: &SealedPlace, name: &OsStr) -> Result<Option<Child>, 
 /// The root of a version, seen through `view`.
 pub(super) fn root(view: View, id: ManifestId, manifest: Arc<Manifest>) -> Node {
     let (entry, parent) = (EntryIndex::ROOT, EntryIndex::ROOT);
-    Node::Sealed(SealedPlace { view, id, manifest, entry, parent })
+    let version = Arc::new(SealedVersion { view, id, manifest });
+    Node::Sealed(SealedPlace { version, entry, parent })
 }
 
 /// Why a version cannot change.

@@ -212,6 +212,24 @@ fn a_draft_lasts_over_a_restart_and_belongs_to_one_model() {
 }
 
 #[test]
+fn the_directory_of_a_draft_keeps_its_inode_when_it_is_sealed() {
+    let mount = Mount::with_churn();
+    let script = r#"
+set -eu
+cd "$M/churn/draft"
+before=$(stat -c %i "$M/churn/draft")
+for number in 1 2; do
+    echo "$number" > file
+    echo seal > "$M/churn/snapshot"
+    [ "$(stat -c %i "$M/churn/draft")" = "$before" ]
+    [ "$(stat -c %i .)" = "$before" ]
+done
+"#;
+    mount.run("bash", script).ok();
+    assert_eq!(mount.names("churn/draft"), [""; 0]);
+}
+
+#[test]
 fn programs_that_people_use_work_in_a_draft() {
     require_program("python3", "python3");
     let mount = Mount::with_churn();

@@ -12,6 +12,8 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use indexmap::IndexMap;
+
 use super::{NodeId, PATH_BYTES_MAX, error};
 use crate::sys::at::{EntryKind, Status};
 
@@ -34,7 +36,7 @@ impl Inode {
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Name {
     parent: NodeId,
-    name: OsString,
+    name: Box<OsStr>,
 }
 
 #[derive(Debug)]
@@ -44,6 +46,7 @@ struct Opened {
     writable: bool,
 }
 
+/// Small, as there may be a million of them.
 #[derive(Debug)]
 struct Node {
     inode: Inode,
@@ -53,11 +56,7 @@ struct Node {
     /// How often a caller was given this node and has not forgotten it.
     references: u64,
     /// How many names have this node as parent.
-    children: u64,
-    opened: Vec<Opened>,
-    /// The way to an object that lost its last name after it was looked up and before it is opened:
-    /// on a file system of its own it could be opened still. An O_PATH descriptor.
-    kept: Option<Arc<File>>,
+    children: u32,
 }
 
 /// What is open for writing: where it is, as far as we know, and what it is open as.
@@ -68,12 +67,17 @@ pub(super) struct Writer {
 
 #[derive(Debug)]
 pub(super) struct NodeTable {
-    nodes: HashMap<NodeId, Node>,
+    /// Dense: a hash table that has just grown has room for twice as many.
+    nodes: IndexMap<NodeId, Node>,
     by_inode: HashMap<Inode, NodeId>,
+    /// Of nodes that are open, how.
+    opened: HashMap<NodeId, Vec<Opened>>,
+    /// The way to an object that lost its last name after it was looked up and before it is opened:
+    /// on a file system of its own it could be opened still. O_PATH descriptors.
+    kept: HashMap<NodeId, Arc<File>>,
     /// Node ids are never used again, so a late `forget` cannot hit another node.
     next_node: u64,
     next_open: u64,
-    kept_count: usize,
     /// Descriptors that nobody needs any more, to be closed outside the lock.
     closing: Vec<Arc<File>>,
 }
@@ -81,11 +85,12 @@ pub(super) struct NodeTable {
 impl NodeTable {
     pub(super) fn new(root: Inode) -> NodeTable {
         let mut table = NodeTable {
-            nodes: HashMap::new(),
+            nodes: IndexMap::new(),
             by_inode: HashMap::new(),
+            opened: HashMap::new(),
+            kept: HashMap::new(),
             next_node: NodeId::ROOT.0 + 1,
             next_open: 0,
-            kept_count: 0,
             closing: Vec::new(),
         };
         table.put_node(NodeId::ROOT, root, EntryKind::Directory);
@@ -144,7 +149,7 @@ impl NodeTable {
             self.put_node(id, inode, kind);
             id
         });
-        self.add_name(id, Name { parent, name: name.to_owned() });
+        self.add_name(id, Name { parent, name: name.into() });
         self.nodes.get_mut(&id).expect("it was known or put above").references += 1;
         Some(id)
     }
@@ -166,21 +171,24 @@ impl NodeTable {
         file: &Arc<File>,
         writable: bool,
     ) -> io::Result<u64> {
-        let found = self.nodes.get_mut(&node).ok_or_else(|| error(libc::ESTALE))?;
+        if !self.nodes.contains_key(&node) {
+            return Err(error(libc::ESTALE));
+        }
         let id = self.next_open;
         self.next_open += 1;
-        found.opened.push(Opened { id, file: Arc::clone(file), writable });
+        let opened = Opened { id, file: Arc::clone(file), writable };
+        self.opened.entry(node).or_default().push(opened);
         Ok(id)
     }
 
     /// Ends an open file; the caller drops the answer after the lock, as a close may take long.
     pub(super) fn remove_open(&mut self, node: NodeId, id: u64) -> Vec<Arc<File>> {
-        if let Some(found) = self.nodes.get_mut(&node)
-            && let Some(index) = found.opened.iter().position(|opened| opened.id == id)
+        if let Some(opened) = self.opened.get_mut(&node)
+            && let Some(index) = opened.iter().position(|opened| opened.id == id)
         {
-            self.closing.push(found.opened.swap_remove(index).file);
-            if found.opened.is_empty() {
-                found.opened = Vec::new();
+            self.closing.push(opened.swap_remove(index).file);
+            if opened.is_empty() {
+                self.opened.remove(&node);
             }
             self.collect(node);
         }
@@ -189,21 +197,21 @@ impl NodeTable {
 
     /// A descriptor of a node that is there anyway, a writable one if there is one.
     pub(super) fn opened(&self, node: NodeId) -> Option<Arc<File>> {
-        let Node { opened, kept, .. } = self.nodes.get(&node)?;
+        let opened = self.opened.get(&node).map_or(&[][..], Vec::as_slice);
         let best = opened.iter().find(|one| one.writable).or(opened.first());
-        best.map(|one| &one.file).or(kept.as_ref()).map(Arc::clone)
+        best.map(|one| &one.file).or(self.kept.get(&node)).map(Arc::clone)
     }
 
     /// A writable descriptor of a node, if somebody has one.
     pub(super) fn opened_writable(&self, node: NodeId) -> Option<Arc<File>> {
-        let opened = &self.nodes.get(&node)?.opened;
+        let opened = self.opened.get(&node)?;
         Some(Arc::clone(&opened.iter().find(|one| one.writable)?.file))
     }
 
     /// All nodes that are open for writing.
     pub(super) fn writers(&self) -> Vec<Writer> {
-        let writers = self.nodes.iter().filter_map(|(id, node)| {
-            let opened = node.opened.iter().find(|opened| opened.writable)?;
+        let writers = self.opened.iter().filter_map(|(id, opened)| {
+            let opened = opened.iter().find(|opened| opened.writable)?;
             Some(Writer { paths: self.paths(*id), file: Arc::clone(&opened.file) })
         });
         writers.collect()
@@ -211,9 +219,9 @@ impl NodeTable {
 
     /// The inodes, with their devices, to which a descriptor leads that somebody still has.
     pub(super) fn held(&self) -> HashSet<(u64, u64)> {
-        let held =
-            self.nodes.values().filter(|node| !node.opened.is_empty() || node.kept.is_some());
-        held.map(|node| (node.inode.dev, node.inode.ino)).collect()
+        let held = self.opened.keys().chain(self.kept.keys());
+        let inodes = held.filter_map(|id| Some(self.nodes.get(id)?.inode));
+        inodes.map(|inode| (inode.dev, inode.ino)).collect()
     }
 
     /// Takes away a name; `last` says that the object, to which `there` leads, has no other, known or
@@ -229,41 +237,38 @@ impl NodeTable {
         if last {
             self.by_inode.remove(&inode);
         }
-        self.drop_names(node, |known| known.parent != parent || known.name != name);
-        if let Some(found) = self.nodes.get_mut(&node)
+        self.drop_names(node, |known| known.parent != parent || *known.name != *name);
+        if let Some(found) = self.nodes.get(&node)
             && found.names.is_empty()
             && found.kind != EntryKind::Directory
-            && found.kept.is_none()
-            && self.kept_count < KEPT_COUNT_MAX
+            && self.kept.len() < KEPT_COUNT_MAX
         {
-            found.kept = Some(Arc::clone(there));
-            self.kept_count += 1;
+            self.kept.entry(node).or_insert_with(|| Arc::clone(there));
         }
     }
 
     /// Replaces a name by another.
     pub(super) fn move_name(&mut self, inode: Inode, from: (NodeId, &OsStr), to: (NodeId, &OsStr)) {
         let Some(&node) = self.by_inode.get(&inode) else { return };
-        let to_name = Name { parent: to.0, name: to.1.to_owned() };
+        let to_name = Name { parent: to.0, name: to.1.into() };
         if self.nodes.contains_key(&to.0) {
             // Before the old name goes: the new parent may hang on nothing else (D1).
             self.add_name(node, to_name);
         }
-        self.drop_names(node, |known| known.parent != from.0 || known.name != from.1);
+        self.drop_names(node, |known| known.parent != from.0 || *known.name != *from.1);
     }
 
     /// Takes away every name below `top`, and its own unless it is the draft's directory.
     pub(super) fn cut(&mut self, top: Inode) {
-        // First decide, then change: chains of parents lead through nodes that change as well.
-        let mut doomed: Vec<(NodeId, Name)> = Vec::new();
         if let Some(&top) = self.by_inode.get(&top) {
-            for (id, node) in &self.nodes {
-                let inside = |name: &&Name| *id == top || self.is_below(name.parent, top);
-                doomed.extend(node.names.iter().filter(inside).map(|name| (*id, name.clone())));
+            // First decide, then change: chains of parents lead through nodes that change as well.
+            let parents = self.nodes.iter().filter(|(_, node)| 0 < node.children);
+            let parents = parents.map(|(id, _)| *id).filter(|id| self.is_below(*id, top));
+            let inside: HashSet<NodeId> = parents.collect();
+            let ids: Vec<NodeId> = self.nodes.keys().copied().collect();
+            for id in ids {
+                self.drop_names(id, |known| id != top && !inside.contains(&known.parent));
             }
-        }
-        for (node, name) in doomed {
-            self.drop_names(node, |known| *known != name);
         }
         // What has no name left may be removed by whoever has the tree now, and its number given to
         // another object (D2).
@@ -281,9 +286,8 @@ impl NodeTable {
     }
 
     fn put_node(&mut self, id: NodeId, inode: Inode, kind: EntryKind) {
-        let (names, opened) = (Vec::new(), Vec::new());
-        let (references, children, kept) = (0, 0, None);
-        self.nodes.insert(id, Node { inode, kind, names, references, children, opened, kept });
+        let (names, references, children) = (Vec::new(), 0, 0);
+        self.nodes.insert(id, Node { inode, kind, names, references, children });
         self.by_inode.insert(inode, id);
     }
 
@@ -298,7 +302,7 @@ impl NodeTable {
             EntryKind::Directory => std::mem::take(&mut found.names),
             _ => Vec::new(),
         };
-        // Most objects have one name for ever, and there may be a million of them.
+        // Most objects have one name for ever.
         if found.names.is_empty() {
             found.names.reserve_exact(1);
         }
@@ -330,15 +334,12 @@ impl NodeTable {
         let mut candidates = vec![node];
         while let Some(id) = candidates.pop() {
             let Some(found) = self.nodes.get(&id) else { continue };
-            let needed = found.references > 0 || found.children > 0 || !found.opened.is_empty();
-            if needed || id == NodeId::ROOT {
+            let used = found.references > 0 || found.children > 0;
+            if used || self.opened.contains_key(&id) || id == NodeId::ROOT {
                 continue;
             }
-            let removed = self.nodes.remove(&id).expect("it was found above");
-            if let Some(kept) = removed.kept {
-                self.kept_count -= 1;
-                self.closing.push(kept);
-            }
+            let removed = self.nodes.swap_remove(&id).expect("it was found above");
+            self.closing.extend(self.kept.remove(&id));
             if self.by_inode.get(&removed.inode) == Some(&id) {
                 self.by_inode.remove(&removed.inode);
             }
@@ -352,7 +353,7 @@ impl NodeTable {
     }
 
     fn path_below(&self, name: &Name) -> io::Result<PathBuf> {
-        let mut components = vec![name.name.as_os_str()];
+        let mut components = vec![&*name.name];
         let mut bytes = name.name.len();
         let mut parent = name.parent;
         while parent != NodeId::ROOT {
@@ -394,7 +395,7 @@ impl NodeTable {
     /// Checks what must hold between calls.
     #[cfg(test)]
     pub(super) fn check(&self) {
-        let mut children: HashMap<NodeId, u64> = HashMap::new();
+        let mut children: HashMap<NodeId, u32> = HashMap::new();
         for (id, node) in &self.nodes {
             assert!(node.kind != EntryKind::Directory || node.names.len() <= 1, "{id:?}: {node:?}");
             for name in &node.names {
@@ -407,6 +408,9 @@ impl NodeTable {
         }
         for (inode, id) in &self.by_inode {
             assert_eq!(self.nodes[id].inode, *inode);
+        }
+        for id in self.opened.keys().chain(self.kept.keys()) {
+            assert!(self.nodes.contains_key(id), "{id:?} is gone and still open or kept");
         }
     }
 
