@@ -483,7 +483,10 @@ impl ChunkReader {
             codec::check_block(block, stored).map_err(|e| damaged(e.to_string()))?;
         }
         for base in &head.bases.chunks {
-            match self.catalog.read().place(&base.id).map_err(StoreError::Catalog)? {
+            // Not in the head of the match: the lock would be held until its end, and who waits for it
+            // alone would come between.
+            let of_base = self.catalog.read().place(&base.id).map_err(StoreError::Catalog)?;
+            match of_base {
                 Some(of_base) if of_base.depth < head.bases.depth => {
                     self.check_stored(base, of_base)?;
                 }

@@ -3,8 +3,8 @@
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
-use std::sync::Barrier;
 use std::sync::atomic::Ordering;
+use std::sync::{Barrier, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -38,15 +38,19 @@ fn scratch(cache_bytes: u64) -> Scratch {
     blake3::Hasher::new().finalize_xof().fill(&mut plain);
     // Exponents near that of 1: the chunk becomes smaller.
     plain.iter_mut().skip(1).step_by(2).for_each(|high| *high = 0x3f ^ *high & 1);
-    let piece =
-        Piece { plain: Arc::new(plain.clone()), elements: Elements::Bf16, like: Like::Nothing };
+    let chunk = put(&store, &plain, Like::Nothing);
+    assert_eq!(store.read.find(&chunk).unwrap().head.codec, Codec::Planes);
+    Scratch { store, chunk, plain, _directory: directory }
+}
+
+/// Stores a chunk of bf16 numbers.
+fn put(store: &Store, plain: &[u8], like: Like) -> ChunkRef {
+    let piece = Piece { plain: Arc::new(plain.to_vec()), elements: Elements::Bf16, like };
     let written = store.with_chunk_writer(|mut writer| {
         writer.put(piece).unwrap();
         writer.finish().unwrap()
     });
-    let chunk = written.chunks[0];
-    assert_eq!(store.read.find(&chunk).unwrap().head.codec, Codec::Planes);
-    Scratch { store, chunk, plain, _directory: directory }
+    written.chunks[0]
 }
 
 impl Scratch {
@@ -266,4 +270,28 @@ fn nothing_is_read_ahead_while_readers_keep_the_cores_busy() {
     (0..=2 * ahead::SPAN_READS).for_each(|_| drop(pace.enter()));
     scratch.read_all_ahead(&Arc::default());
     scratch.wait_for(BLOCKS);
+}
+
+#[test]
+fn chunks_with_bases_are_checked_while_the_catalog_is_made_anew() {
+    let Scratch { store, chunk, mut plain, _directory } = scratch(ROOM);
+    let mut chunks = vec![chunk];
+    for at in [0, 1_000] {
+        plain[at] ^= 1;
+        chunks.push(put(&store, &plain, Like::Numbers(chunks[chunks.len() - 1])));
+    }
+    assert_eq!(store.read.find(&chunks[2]).unwrap().head.bases.depth, 2);
+    let (store, (tell, told)) = (Arc::new(store), mpsc::channel());
+    let checks = Arc::clone(&store);
+    let checking = thread::spawn(move || {
+        (0..100).for_each(|_| assert!(checks.holds_all(&chunks[2..])));
+        tell.send(()).unwrap();
+    });
+    let making = thread::spawn(move || {
+        while !checking.is_finished() {
+            assert_eq!(store.rebuild_catalog().unwrap().chunks, 3);
+        }
+    });
+    told.recv_timeout(Duration::from_secs(60)).expect("they wait for each other");
+    making.join().unwrap();
 }
