@@ -1,4 +1,5 @@
 //! The catalog: where each chunk is, in sled. A cache and nothing else.
+//! Where the disk does not take one, as it is full, there is one in memory: what is stored can be read.
 //!
 //! Invariant K1: whatever the catalog says is checked before it is believed: a chunk's place by the
 //! head of the record found there, its set of packs by the directory.
@@ -12,6 +13,9 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
+
+use super::known::Known;
 use super::layout::CHECKPOINT;
 use crate::format::codec::Codec;
 use crate::format::ids::{ChunkId, DIGEST_BYTES, PackId};
@@ -100,7 +104,14 @@ pub struct CatalogCounts {
 }
 
 /// An open catalog.
-pub struct Catalog {
+pub enum Catalog {
+    Disk(Disk),
+    /// No other lock is taken while it is held.
+    Memory(Mutex<Known>),
+}
+
+/// A catalog in sled.
+pub struct Disk {
     db: sled::Db,
     chunks: sled::Tree,
     packs: sled::Tree,
@@ -131,14 +142,78 @@ impl Catalog {
         open_within(directory.join(name), OPEN_WAIT)
     }
 
+    /// An empty one in memory.
+    pub fn in_memory() -> Self {
+        Self::Memory(Mutex::default())
+    }
+
     /// Where a chunk is, if the catalog knows it.
     pub fn place(&self, id: &ChunkId) -> Result<Option<Place>, CatalogError> {
-        let found = guarded(|| self.chunks.get(id.as_bytes()))?;
-        found.map(|bytes| Place::parse(&bytes)).transpose()
+        match self {
+            Self::Disk(disk) => disk.place(id),
+            Self::Memory(known) => Ok(known.lock().place(id)),
+        }
     }
 
     /// Visits every chunk that the catalog knows.
     pub fn places(&self, mut visit: impl FnMut(ChunkId, Place)) -> Result<(), CatalogError> {
+        match self {
+            Self::Disk(disk) => disk.places(visit),
+            Self::Memory(known) => {
+                known.lock().places().for_each(|(id, place)| visit(id, place));
+                Ok(())
+            }
+        }
+    }
+
+    /// Remembers a pack and its chunks.
+    pub fn add_pack(
+        &self,
+        pack: PackId,
+        pack_bytes: u64,
+        lines: &[FooterLine],
+    ) -> Result<(), CatalogError> {
+        match self {
+            Self::Disk(disk) => disk.add_pack(pack, pack_bytes, lines),
+            Self::Memory(known) => {
+                known.lock().add_pack(pack, pack_bytes, lines);
+                Ok(())
+            }
+        }
+    }
+
+    /// The packs that the catalog covers, with their lengths, sorted.
+    pub fn packs(&self) -> Result<Vec<(PackId, u64)>, CatalogError> {
+        match self {
+            Self::Disk(disk) => disk.packs(),
+            Self::Memory(known) => Ok(known.lock().packs()),
+        }
+    }
+
+    /// Hands what is new to the kernel. Not durable, and need not be (K2).
+    pub fn flush(&self) -> Result<(), CatalogError> {
+        match self {
+            Self::Disk(disk) => guarded(|| disk.db.flush().map(drop)),
+            Self::Memory(_) => Ok(()),
+        }
+    }
+
+    /// Counts everything. O(n).
+    pub fn counts(&self) -> Result<CatalogCounts, CatalogError> {
+        match self {
+            Self::Disk(disk) => disk.counts(),
+            Self::Memory(known) => Ok(known.lock().counts()),
+        }
+    }
+}
+
+impl Disk {
+    fn place(&self, id: &ChunkId) -> Result<Option<Place>, CatalogError> {
+        let found = guarded(|| self.chunks.get(id.as_bytes()))?;
+        found.map(|bytes| Place::parse(&bytes)).transpose()
+    }
+
+    fn places(&self, mut visit: impl FnMut(ChunkId, Place)) -> Result<(), CatalogError> {
         let mut all = self.chunks.iter();
         while let Some((key, value)) = guarded(|| all.next().transpose())? {
             let id = <[u8; DIGEST_BYTES]>::try_from(&*key);
@@ -148,8 +223,7 @@ impl Catalog {
         Ok(())
     }
 
-    /// Remembers a pack and its chunks.
-    pub fn add_pack(
+    fn add_pack(
         &self,
         pack: PackId,
         pack_bytes: u64,
@@ -169,8 +243,7 @@ impl Catalog {
         })
     }
 
-    /// The packs that the catalog covers, with their lengths, sorted.
-    pub fn packs(&self) -> Result<Vec<(PackId, u64)>, CatalogError> {
+    fn packs(&self) -> Result<Vec<(PackId, u64)>, CatalogError> {
         guarded(|| self.packs.iter().collect::<Result<Vec<_>, _>>())?
             .into_iter()
             .map(|(key, value)| {
@@ -183,13 +256,7 @@ impl Catalog {
             .collect()
     }
 
-    /// Hands what is new to the kernel. Not durable, and need not be (K2).
-    pub fn flush(&self) -> Result<(), CatalogError> {
-        guarded(|| self.db.flush().map(drop))
-    }
-
-    /// Counts everything. O(n).
-    pub fn counts(&self) -> Result<CatalogCounts, CatalogError> {
+    fn counts(&self) -> Result<CatalogCounts, CatalogError> {
         guarded(|| {
             Ok(CatalogCounts {
                 packs: self.packs.len() as u64,
@@ -218,7 +285,7 @@ fn open_now(path: &Path) -> Result<Catalog, sled::Error> {
         .mode(sled::Mode::LowSpace)
         .open()?;
     let (chunks, packs) = (db.open_tree("chunks")?, db.open_tree("packs")?);
-    Ok(Catalog { db, chunks, packs })
+    Ok(Catalog::Disk(Disk { db, chunks, packs }))
 }
 
 /// What is in a catalog's directory but for the checkpoint.

@@ -13,6 +13,7 @@ pub mod hot;
 
 mod error;
 mod history;
+mod known;
 mod layout;
 mod packs;
 mod read;
@@ -149,16 +150,17 @@ impl Store {
             durable::sync_directory(&*io, &path);
         }
         clear_temporary(&*io, &layout)?;
-        let (catalog, sound) = open_catalog(&*io, &layout)?;
+        let found = open_catalog(&*io, &layout)?;
+        let is_sound = found.is_some();
         let history = History::new(io.clone(), layout.clone());
-        let catalog = Arc::new(RwLock::new(catalog));
+        let catalog = Arc::new(RwLock::new(found.unwrap_or_else(Catalog::in_memory)));
         let read = ChunkReader::new(io.clone(), layout.clone(), catalog.clone(), cache_bytes);
         let read = Reading::new(read);
         let hot = Hot::open(io.clone(), layout.clone(), hot_limit);
         let end_known = Mutex::new(false);
         let store =
             Self { io, layout, config, catalog, read, history, hot, end_known, _lock: lock };
-        if !sound {
+        if !is_sound {
             store.rebuild_catalog()?;
         }
         Ok(store)
@@ -271,18 +273,33 @@ impl Store {
         load_manifest(&*self.io, &self.layout, id)
     }
 
-    /// Makes the catalog of chunks anew from the packs.
+    /// Makes the catalog of chunks anew from the packs; in memory, where the disk does not take it.
     ///
     /// # Errors
-    /// When the file system refuses. A damaged pack is indexed as far as its records go, and named.
+    /// When the packs cannot be listed. A damaged pack is indexed as far as its records go, and named.
     pub fn rebuild_catalog(&self) -> Result<RebuildReport, StoreError> {
         let mut catalog = self.catalog.write();
-        let directory = self.layout.catalog();
-        *catalog = Catalog::replace(&*self.io, &directory).map_err(StoreError::Catalog)?;
+        // The room of the old one, on a full disk too.
+        *catalog = Catalog::in_memory();
         self.read.clear();
-        let mut report = RebuildReport::default();
         // The old catalog knew durable packs only; a pack that is found may just have got its name.
         packs::sync_names(&*self.io, &self.layout)?;
+        let on_disk = Catalog::replace(&*self.io, &self.layout.catalog());
+        let on_disk = on_disk.map_err(StoreError::Catalog).and_then(|new| self.fill_catalog(new));
+        let (new, report) = match on_disk {
+            Err(StoreError::Catalog(error)) => {
+                log::warn!("{error}; until the next start it is kept in memory");
+                self.fill_catalog(Catalog::in_memory())?
+            }
+            made => made?,
+        };
+        *catalog = new;
+        Ok(report)
+    }
+
+    /// A new catalog with all that the packs have.
+    fn fill_catalog(&self, new: Catalog) -> Result<(Catalog, RebuildReport), StoreError> {
+        let mut report = RebuildReport::default();
         for (id, bytes) in packs::list(&*self.io, &self.layout)? {
             let path = self.layout.pack(&id);
             let lines = match packs::read_footer(&*self.io, &path) {
@@ -294,12 +311,12 @@ impl Store {
                     packs::scan(&*self.io, &path).unwrap_or_default()
                 }
             };
-            catalog.add_pack(id, bytes, &lines).map_err(StoreError::Catalog)?;
+            new.add_pack(id, bytes, &lines).map_err(StoreError::Catalog)?;
             report.packs += 1;
             report.chunks += lines.len() as u64;
         }
-        catalog.flush().map_err(StoreError::Catalog)?;
-        Ok(report)
+        new.flush().map_err(StoreError::Catalog)?;
+        Ok((new, report))
     }
 
     /// Counts what the catalog holds.
@@ -314,11 +331,14 @@ impl Store {
         }
     }
 
-    /// Tells the catalog of a pack that is durable. Where it cannot be told, chunks may be stored
-    /// twice and reads search the packs, until the next start.
+    /// Tells the catalog of a pack that is durable. Where it cannot be told, as on a full disk, another one
+    /// is made; where that fails as well, chunks may be stored twice and reads search the packs.
     fn index_pack(&self, pack: &FinishedPack) {
-        if let Err(error) = self.catalog.read().add_pack(pack.id, pack.bytes, &pack.lines) {
-            log::warn!("{error}; the next start makes a new one");
+        let told = self.catalog.read().add_pack(pack.id, pack.bytes, &pack.lines);
+        let Err(error) = told else { return };
+        log::warn!("{error}; making a new one");
+        if let Err(error) = self.rebuild_catalog() {
+            log::error!("{}; the next start tries again", with_causes(&error));
         }
     }
 }
@@ -364,13 +384,12 @@ fn clear_temporary(io: &dyn Io, layout: &Layout) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Opens the catalog and says whether it covers exactly the packs that are there.
-fn open_catalog(io: &dyn Io, layout: &Layout) -> Result<(Catalog, bool), StoreError> {
+/// Opens the catalog, if it covers exactly the packs that are there.
+fn open_catalog(io: &dyn Io, layout: &Layout) -> Result<Option<Catalog>, StoreError> {
     let there = packs::list(io, layout)?;
-    let directory = layout.catalog();
-    let why = match Catalog::open(io, &directory) {
+    let why = match Catalog::open(io, &layout.catalog()) {
         Ok(catalog) => match catalog.packs() {
-            Ok(known) if known == there => return Ok((catalog, true)),
+            Ok(known) if known == there => return Ok(Some(catalog)),
             Ok(_) => "it speaks of other packs than there are".to_owned(),
             Err(error) => error.to_string(),
         },
@@ -379,6 +398,5 @@ fn open_catalog(io: &dyn Io, layout: &Layout) -> Result<(Catalog, bool), StoreEr
     if !there.is_empty() {
         log::info!("making a new catalog from the packs: {why}");
     }
-    let catalog = Catalog::replace(io, &directory).map_err(StoreError::Catalog)?;
-    Ok((catalog, false))
+    Ok(None)
 }

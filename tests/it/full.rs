@@ -53,6 +53,32 @@ fn a_full_disk_refuses_a_seal_from_the_command_line() {
 }
 
 #[test]
+fn a_store_on_a_full_disk_can_be_mounted_and_read() {
+    let mut mount = Mount::on_tmpfs("size=48m");
+    let disk = mount.bench.root.join("disk");
+    fs::create_dir(mount.path("churn")).expect("mkdir makes a model");
+    let weights = noise(6, 3 << 20);
+    mount.seal_files("churn", &[("weights", &weights)], "before");
+    // What is hot would be read without the catalog.
+    fs::remove_dir_all(mount.bench.store.join("hot")).expect("it may go at any time");
+    mount.stop();
+    for database in fs::read_dir(mount.bench.store.join("catalog")).expect("there") {
+        let database = database.expect("an entry").path();
+        if database.is_dir() {
+            fs::remove_dir_all(database).expect("it may go at any time");
+        }
+    }
+    fill_bytes(&disk, 0);
+    mount.start();
+    assert!(fs::read(mount.path("churn/v1/weights")).expect("there") == weights);
+    assert!(mount.log().contains("it is kept in memory"), "{}", mount.log());
+    fs::remove_file(disk.join("filler")).expect("it is ours");
+    let same = mount.seal_files("churn", &[("weights", &weights)], "again");
+    assert!(same["stored_bytes"].as_u64().expect("a number") < 100_000, "{same}");
+    mount.assert_sound();
+}
+
+#[test]
 fn a_disk_without_inodes_refuses_a_seal_and_loses_nothing() {
     let mut mount = Mount::on_tmpfs("size=64m,nr_inodes=400");
     let disk = mount.bench.root.join("disk");
