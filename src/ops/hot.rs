@@ -34,6 +34,8 @@ const MOVED_FILES_MAX: usize = 10_000;
 const MARKED_VERSIONS_MAX: usize = 10_000;
 /// Hot files leave this part of the disk free.
 const FREE_SHARE: u64 = 20;
+const NO_SPARE_DISK: &str = "less than 5 % of the disk would be free, and hot copies leave that to the rest; it is read from \
+     the packs: free some space, then warm it again";
 /// Read at once while warming.
 const PIECE_BYTES: usize = 1 << 20;
 
@@ -359,7 +361,7 @@ impl Workspace {
         let space = self.space().map_err(failed)?;
         let spare = space.blocks_available * space.block_bytes;
         if spare.saturating_sub(file.bytes) < space.blocks * space.block_bytes / FREE_SHARE {
-            return Ok(Warmed::Refused("the disk is nearly full"));
+            return Ok(Warmed::Refused(NO_SPARE_DISK));
         }
         let mut new = match hot.begin(file.digest, file.bytes, claim).map_err(failed)? {
             Begun::Present => return Ok(Warmed::Present),

@@ -79,6 +79,20 @@ fn a_store_on_a_full_disk_can_be_mounted_and_read() {
 }
 
 #[test]
+fn a_hot_copy_that_is_refused_for_the_disk_says_what_to_do() {
+    let mount = Mount::on_tmpfs("size=48m");
+    let disk = mount.bench.root.join("disk");
+    fs::create_dir(mount.path("churn")).expect("mkdir makes a model");
+    mount.seal_files("churn", &[("weights", &noise(7, 3 << 20))], "before");
+    fs::remove_dir_all(mount.bench.store.join("hot")).expect("it may go at any time");
+    fill_bytes(&disk, 4 << 20);
+    let shown = mount.cli(&["warm", "churn/v1"]).ok();
+    shown.says("less than 5 % of the disk would be free").says("free some space");
+    fs::remove_file(disk.join("filler")).expect("it is ours");
+    mount.cli(&["warm", "churn/v1"]).ok().says("1 file");
+}
+
+#[test]
 fn a_disk_without_inodes_refuses_a_seal_and_loses_nothing() {
     let mut mount = Mount::on_tmpfs("size=64m,nr_inodes=400");
     let disk = mount.bench.root.join("disk");
