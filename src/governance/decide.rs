@@ -177,12 +177,18 @@ impl Decision {
     }
 
     fn note_failing(&mut self, facts: &Facts, version: &str) {
-        let failed = facts.checks.iter().filter(|check| !check.passed);
-        let names: Vec<String> = failed.map(|check| format!("`{}`", check.name)).collect();
+        let failed = || facts.checks.iter().filter(|check| !check.passed);
+        let names: Vec<String> = failed().map(|check| format!("`{}`", check.name)).collect();
         let (found, needs) =
             (format!("failed: {}", names.join(", ")), "checks that pass".to_owned());
         self.note(NOT_FAILING, false, false, Explanation { found, needs }, "");
-        self.next.push(format!("modelfs check {version} --suite FILE"));
+        if failed().any(|check| check.is_of_suite) {
+            self.next.push(format!("modelfs check {version} --suite FILE"));
+        }
+        for check in failed().filter(|check| !check.is_of_suite) {
+            let name = &check.name;
+            self.next.push(format!("modelfs check record {version} {name} --result FILE"));
+        }
     }
 
     /// What would make the rule pass, as far as its text tells.

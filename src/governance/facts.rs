@@ -103,6 +103,8 @@ pub struct ApprovalFact {
 pub struct CheckFact {
     pub name: Label,
     pub passed: bool,
+    /// A suite gave it; else it was recorded from outside.
+    pub is_of_suite: bool,
     pub at: Timestamp,
     pub by: String,
     pub metrics: BTreeMap<String, Json>,

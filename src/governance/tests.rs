@@ -60,6 +60,7 @@ pub(super) fn facts() -> Facts {
     let check = |name: &str, passed, hours| CheckFact {
         name: name.parse().unwrap(),
         passed,
+        is_of_suite: name != "drift",
         at: ago(hours),
         by: "ci".to_owned(),
         metrics: BTreeMap::from([("gap".to_owned(), json!(0.02))]),
@@ -331,7 +332,8 @@ fn a_version_of_which_a_check_fails_passes_no_gate_that_does_not_say_so() {
     let asked = Question { is_failing: true, ..question(Some(8)) };
     let decision = decided(&gate("", &["metrics.auc > 0.9"]), asked, facts());
     assert!(decision.is_refused() && decision.why[0].contains("failed: `drift`"), "{decision:?}");
-    assert_eq!(decision.next[0], "modelfs check churn/v8 --suite FILE");
+    // It did not come from a suite.
+    assert_eq!(decision.next[0], "modelfs check record churn/v8 drift --result FILE");
     let lenient = gate("failing_checks = \"allowed\"", &["metrics.auc > 0.9"]);
     assert!(!decided(&lenient, asked, facts()).is_refused());
 }

@@ -348,6 +348,7 @@ fn checks_of(vetting: &Vetting) -> Vec<CheckFact> {
     let fact = vetting.checks.iter().map(|(name, check)| CheckFact {
         name: name.clone(),
         passed: check.passed,
+        is_of_suite: check.suite.is_some(),
         at: check.at,
         by: check.by.user.clone(),
         metrics: check.metrics.clone(),

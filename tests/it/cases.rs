@@ -410,6 +410,28 @@ fn checks_and_marks_decide() {
 }
 
 #[test]
+fn a_result_counts_for_what_was_checked_only() {
+    let table = &mut Table::new();
+    let model = table.model();
+    let words = ["ci", "passes", "v1", "fair"];
+    let Request::Check(CheckOptions { result }) = table.request(&model, &words) else {
+        panic!("expected the result of a check");
+    };
+    let Request::Check(CheckOptions { result: other }) =
+        table.request(&model, &["ci", "passes", "v2", "fair"])
+    else {
+        panic!("expected the result of a check");
+    };
+    // The number of one version with what another is made of.
+    let mut forged = result.clone();
+    forged.subject.manifest = other.subject.manifest;
+    let error = table.run("ci", Request::Check(CheckOptions { result: forged }));
+    let error = error.expect_err("another was checked").to_string();
+    assert!(error.contains("is not the version that was checked"), "{error}");
+    table.run("ci", Request::Check(CheckOptions { result })).expect("it was this one");
+}
+
+#[test]
 fn emergencies_and_ways_back_decide() {
     let table = &mut Table::new();
     let mut check = |gate: &str, rule: &str, steps: &str, verdict, words| {

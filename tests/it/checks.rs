@@ -218,6 +218,8 @@ fn a_result_counts_from_those_only_who_may_say_so() {
     let result = bench.write("result.json", "{\"passed\": true}");
     let args = ["check", "record", "churn/v1", "x", "--result", result.to_str().expect("plain")];
     bench.cli_as(TESTER, &args).exits(3).says("it needs write permission");
+    let mark = ["mark", "churn/v1", "bad", "-m", "why"];
+    bench.cli_as(TESTER, &mark).exits(3).says("it needs write permission");
     bench.cli_as(OWNER, &args).ok();
     let policy = "[roles.tester]\nusers = ['4202']\n\
                   [[allow]]\nroles = ['tester']\nmodels = ['churn']\nmay = ['check']\n\

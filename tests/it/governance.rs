@@ -331,6 +331,8 @@ fn only_a_broken_glass_passes_the_gates_and_only_for_its_user() {
     cli_as(&mount, ONCALL, &["break-glass", "churn", "prod", "-m", " "]).exits(2);
     cli_as(&mount, ONCALL, &["break-glass", "churn", "prod", "-m", "INC-1"]).ok().says("INC-1");
     cli_as(&mount, ANN, &["promote", "churn/v3", "prod"]).exits(3);
+    // Root is on call as well, and broke nothing.
+    mount.cli(&["promote", "churn/v3", "prod"]).exits(3).says("four-eyes");
     let moved = as_user(ONCALL, || mount.retarget("churn", "prod", "v3"));
     moved.expect("the window is open");
     let last = records(&mount).pop().expect("records");
@@ -423,6 +425,9 @@ fn an_exchange_and_a_set_are_decided_as_a_whole() {
     let set = ["promote", "--set", "churn/v2=staging-2", "--set", "churn/v2=prod"];
     mount.cli(&set).exits(3).says("four-eyes");
     assert!(fs::symlink_metadata(churn("staging-2")).is_err(), "all or none");
+    let set = ["promote", "--set", "churn/v1=prod-2", "--set", "churn/v2=prod"];
+    mount.cli(&set).exits(3).says("four-eyes");
+    assert!(fs::symlink_metadata(churn("prod-2")).is_err(), "its own gate would let it in");
     mount.cli(&["promote", "--set", "churn/v2=qa", "--set", "churn/v3=qa"]).exits(2).says("twice");
     assert_eq!(
         syscalls::errno(fs::remove_file(churn("prod"))),
@@ -606,6 +611,9 @@ fn what_was_is_still_there_under_its_time() {
     mount.retarget("churn", "staging", "v2").expect("no gate");
     mount.seal_files("churn", &[("who", b"four")], "four");
     let second = now();
+    // The moment of a record is the first of what it did.
+    let sealed = records(&mount).pop().expect("a record")["time"].as_str().map(str::to_owned);
+    mount.assert_link(&format!(".at/{}/churn/latest", sealed.expect("a time")), "v4");
     mount.run("sh", "rm \"$M\"/churn/staging").ok();
     let at = |time: &str, below: &str| format!(".at/{time}/churn/{below}");
     mount.assert_link(&at(&first, "staging"), "v1");

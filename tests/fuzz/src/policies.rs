@@ -141,6 +141,7 @@ fn facts() -> Facts {
     let check = CheckFact {
         name: "fairness".parse().expect("a name"),
         passed: true,
+        is_of_suite: true,
         at: Timestamp::UNIX_EPOCH,
         by: "ci".to_owned(),
         metrics: BTreeMap::from([("gap".to_owned(), json!(0.02))]),
